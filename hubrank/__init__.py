@@ -1,0 +1,51 @@
+"""hubrank: find the published adapter that transfers best to your task.
+
+>>> from hubrank import search, sync            # doctest: +SKIP
+>>> sync(["examples/zoo"])                      # doctest: +SKIP
+>>> search("examples/banking.jsonl").rows[0].source.name   # doctest: +SKIP
+
+What is imported here is loaded on first use: ``import hubrank`` itself is light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hubrank._version import VERSION
+
+if TYPE_CHECKING:
+    from hubrank.api import sync
+    from hubrank.ranking.search import search
+    from hubrank.target.rows import Target, read_target
+    from hubrank.types import Ranking, Scored, Source, SyncReport
+    from hubrank.zoo.store import Zoo
+
+__version__ = VERSION
+
+__all__ = ["Ranking", "Scored", "Source", "SyncReport", "Target", "Zoo", "__version__", "read_target", "search", "sync"]
+
+_WHERE = {
+    "Ranking": "hubrank.types",
+    "Scored": "hubrank.types",
+    "Source": "hubrank.types",
+    "SyncReport": "hubrank.types",
+    "Target": "hubrank.target.rows",
+    "Zoo": "hubrank.zoo.store",
+    "read_target": "hubrank.target.rows",
+    "search": "hubrank.ranking.search",
+    "sync": "hubrank.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

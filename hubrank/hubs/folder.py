@@ -1,0 +1,131 @@
+"""A folder as a hub: laid out like one (``org/name/``), or a training output, or a single adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from hubrank.errors import AdapterError, HubError
+from hubrank.hubs.protocol import Listing, Query
+
+__all__ = ["FolderBundle", "FolderHub"]
+
+_MARKERS = ("adapter_config.json",)
+_DEPTH = 6
+# Of a training output, only what belongs to the adapter; optimizer states and checkpoints are never looked at.
+_SKIPPED_FOLDERS = ("checkpoint-", ".", "__pycache__")
+_HASHED = (".json", ".safetensors", ".bin", ".pt", ".npy", ".md")
+
+
+class FolderHub:
+    """Adapters under a folder.
+
+    ``ROOT/org/name/adapter_config.json`` is ``org/name``; deeper folders are its subfolders; an adapter right under the
+    root, or the root itself, gets the root's own name as its organisation. Links to folders are not followed.
+
+    Raises:
+        HubError: the folder is not there or cannot be listed.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser().absolute()
+        if not self.root.is_dir():
+            raise HubError(f"--hub {root}: no such folder; give hf, adapterhub, or a folder of adapters")
+        self.name = f"folder:{self.root}"
+        self.requests = 0
+        self.bytes_read = 0
+
+    def discover(self, query: Query) -> Iterator[Listing]:
+        """List the adapters in the order of their paths. The base is known only after reading, so ``bases`` is not applied."""
+        repos: set[str] = set()
+        for folder in self._adapter_folders():
+            repo, subfolder = self._identity(folder)
+            if query.limit is not None and repo not in repos and len(repos) >= query.limit:
+                return
+            repos.add(repo)
+            files = {entry.name: entry.stat().st_size for entry in _files(folder)}
+            revision = self._revision(folder, files)
+            yield Listing(repo, revision, subfolder, files, location=str(folder))
+
+    def open(self, listing: Listing) -> FolderBundle:
+        """The files of one adapter."""
+        if listing.location is None:
+            raise HubError(f"{listing.repo}: not from a folder")
+        return FolderBundle(Path(listing.location), self)
+
+    def _adapter_folders(self) -> Iterator[Path]:
+        def fail(error: OSError) -> None:
+            raise HubError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+
+        for path, folders, files in os.walk(self.root, onerror=fail):
+            depth = len(Path(path).relative_to(self.root).parts)
+            kept = sorted(f for f in folders if not f.startswith(_SKIPPED_FOLDERS) and not f.endswith(".partial"))
+            folders[:] = kept if depth < _DEPTH else []
+            if any(marker in files for marker in _MARKERS):
+                yield Path(path)
+
+    def _identity(self, folder: Path) -> tuple[str, str | None]:
+        parts = folder.relative_to(self.root).parts
+        if len(parts) < 2:
+            return "/".join((self.root.name, *parts)) if parts else f"{self.root.parent.name}/{self.root.name}", None
+        return "/".join(parts[:2]), "/".join(parts[2:]) or None
+
+    def _revision(self, folder: Path, files: dict[str, int]) -> str:
+        digest = hashlib.sha1(usedforsecurity=False)
+        for name in sorted(files):
+            if not name.endswith(_HASHED):
+                continue
+            digest.update(f"{name}\0{files[name]}\0".encode("utf-8", "surrogateescape"))
+            try:
+                with (folder / name).open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha1").digest())
+            except OSError as error:
+                digest.update(f"unreadable {error.errno}".encode())
+            self.bytes_read += files[name]
+        return digest.hexdigest()
+
+
+class FolderBundle:
+    """The files of one adapter folder."""
+
+    def __init__(self, folder: Path, hub: FolderHub | None = None) -> None:
+        self._folder = folder
+        self._hub = hub
+
+    def size(self, name: str) -> int:
+        """Size in bytes."""
+        try:
+            return self._path(name).stat().st_size
+        except OSError as error:
+            raise AdapterError("file missing", f"{name} ({error.strerror})") from error
+
+    def read(self, name: str, *, limit: int) -> bytes:
+        """The whole file, if it is no longer than ``limit``."""
+        size = self.size(name)
+        if size > limit:
+            raise AdapterError("file too large", f"{name} has {size:,} bytes; at most {limit:,} are read")
+        return self.read_range(name, 0, size)
+
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Bytes ``start`` to ``stop``."""
+        try:
+            with self._path(name).open("rb") as file:
+                file.seek(start)
+                data = file.read(stop - start)
+        except OSError as error:
+            raise AdapterError("file unreadable", f"{name} ({error.strerror})") from error
+        if len(data) != stop - start:
+            raise AdapterError("file truncated", f"{name} ends at byte {start + len(data):,}, before {stop:,}")
+        return data
+
+    def _path(self, name: str) -> Path:
+        if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
+            raise AdapterError("unsafe path", f"{name!r} is not a plain file name")
+        return self._folder / name
+
+
+def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        yield from sorted((entry for entry in entries if entry.is_file()), key=lambda entry: entry.name)

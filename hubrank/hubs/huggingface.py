@@ -1,0 +1,130 @@
+"""The Hugging Face Hub: adapters are listed by tag, a thousand repositories a call, and read at the listed commit.
+
+The real ``huggingface_hub`` client does the talking, so HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE mean what they
+always mean. Files go through the client's own cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hubrank.errors import AdapterError, HubError
+from hubrank.hubs.folder import FolderBundle
+from hubrank.hubs.protocol import Bundle, Listing, Query
+
+__all__ = ["HuggingFaceHub"]
+
+_TAGS = ("peft",)
+_EXPAND = ["sha", "siblings", "tags", "cardData", "gated", "private", "disabled", "lastModified"]
+_CONFIG = "adapter_config.json"
+# What one adapter may need; heads, optimizer states and checkpoints are never fetched.
+_WANTED = (_CONFIG, "adapter_model.safetensors", "README.md")
+_MAX_BYTES = 4 * 1024**3
+
+
+class HuggingFaceHub:
+    """Adapters on the HF Hub, or on the hub that HF_ENDPOINT names."""
+
+    name = "hf"
+
+    def __init__(self) -> None:
+        from huggingface_hub import HfApi
+
+        self._api = HfApi()
+        self.requests = 0
+        self.bytes_read = 0
+
+    def discover(self, query: Query) -> Iterator[Listing]:
+        """Adapters tagged ``peft`` and, for each wanted base, ``base_model:adapter:ID``; most downloaded first.
+
+        Raises:
+            HubError: the hub does not answer, or refuses.
+        """
+        seen: set[str] = set()
+        filters = [[*_TAGS, f"base_model:adapter:{base}"] for base in query.bases] or [list(_TAGS)]
+        for tags in filters:
+            with _hub_errors("listing adapters"):
+                for model in self._api.list_models(filter=tags, expand=_EXPAND, sort="downloads", limit=query.limit):
+                    if model.id in seen or (query.limit is not None and len(seen) >= query.limit):
+                        continue
+                    seen.add(model.id)
+                    yield from _listings(model)
+            self.requests += 1
+
+    def open(self, listing: Listing) -> Bundle:
+        """Fetch the config, the weights and the card of one adapter at the listed commit.
+
+        Raises:
+            AdapterError: the repository is gated, private, disabled or gone, or a file is missing or too large.
+            HubError: the hub does not answer.
+        """
+        from huggingface_hub import hf_hub_download
+
+        folder: Path | None = None
+        for name in _WANTED:
+            if name not in listing.files or (name == "README.md" and listing.card):
+                continue
+            if listing.files[name] > _MAX_BYTES:
+                raise AdapterError("file too large", f"{name} has {listing.files[name]:,} bytes")
+            with _hub_errors(listing.repo):
+                path = hf_hub_download(listing.repo, name, subfolder=listing.subfolder, revision=listing.revision)
+            self.requests += 2
+            folder = Path(path).parent
+            self.bytes_read += Path(path).stat().st_size
+        if folder is None:
+            raise AdapterError("no config", f"{listing.repo} has no {_CONFIG}")
+        return FolderBundle(folder)
+
+
+def _listings(model: Any) -> Iterator[Listing]:
+    """One listing a folder of the repository that holds an adapter_config.json."""
+    folders: dict[str, dict[str, int]] = defaultdict(dict)
+    for sibling in model.siblings or []:
+        folder, _, name = sibling.rfilename.rpartition("/")
+        folders[folder][name] = sibling.size if isinstance(sibling.size, int) else -1
+    card = _card(model)
+    for folder, files in sorted(folders.items()):
+        if _CONFIG in files and not any(part.startswith("checkpoint-") for part in folder.split("/")):
+            yield Listing(model.id, model.sha or "main", folder or None, files, card)
+
+
+def _card(model: Any) -> Mapping[str, object]:
+    data = model.card_data
+    card = dict(data.to_dict()) if data is not None else {}
+    # The Hub's own tags say more than the card's: it adds dataset, licence and base.
+    return {**card, "tags": list(model.tags or card.get("tags") or [])} if card or model.tags else {}
+
+
+@contextlib.contextmanager
+def _hub_errors(what: str) -> Iterator[None]:
+    """Turn what the client raises into our own errors: about one adapter where that is all it concerns, else about the hub."""
+    from huggingface_hub import errors
+    from requests import RequestException
+
+    refused = (errors.GatedRepoError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError)
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise AdapterError("gated", f"{what} wants its terms accepted on the Hub, and HF_TOKEN set") from error
+    except errors.DisabledRepoError as error:
+        raise AdapterError("disabled", f"{what} is disabled on the Hub") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise HubError("the Hub is not asked: HF_HUB_OFFLINE is set; use --hub FOLDER, or unset it") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise HubError(f"{what}: the Hub did not answer ({_reason(error)}); check the network and HF_ENDPOINT") from error
+    except refused as error:
+        raise AdapterError("not found", f"{what} has no such file or is not open to us") from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no"
+        hint = "; set HF_TOKEN for a higher limit, or wait a few minutes" if status == 429 else ""  # noqa: PLR2004
+        raise HubError(f"{what}: the Hub answered with status {status}{hint}") from error
+    except (RequestException, errors.HFValidationError, OSError) as error:
+        raise HubError(f"{what}: the Hub did not answer ({_reason(error)}); check the network and HF_ENDPOINT") from error
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

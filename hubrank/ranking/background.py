@@ -1,0 +1,70 @@
+"""The zoo against itself: the scale that scores are read on, and what "related" looks like in this zoo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hubrank.ranking.estimators import Estimator
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hubrank.types import FloatArray
+    from hubrank.zoo.packed import Packed
+
+__all__ = ["ENOUGH", "SAMPLE", "Background", "measure_background"]
+
+ENOUGH = 8
+"""A zoo of fewer sources gives no scale."""
+
+SAMPLE = 256
+"""Of a larger zoo, this many sources, evenly spaced, stand for all."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Background:
+    """How the zoo's own sources stand to each other under one estimator.
+
+    Attributes:
+        median, deviation: of the estimator's values of sources against sources; the deviation is 1.4826 times the median
+            absolute one, which for a normal distribution is the standard deviation.
+        nearest: [m] sorted; for each source its highest compute cosine with another source.
+    """
+
+    median: float
+    deviation: float
+    nearest: FloatArray
+
+    def scores(self, values: FloatArray) -> FloatArray:
+        """Values on the common scale: deviations from the background's median."""
+        scores: FloatArray = (values - self.median) / self.deviation
+        return scores
+
+
+def measure_background(packed: Packed, estimator: Estimator) -> Background | None:
+    """Let each source of the zoo play the target against the others; None for a zoo too small to say anything."""
+    n = len(packed.sources)
+    if n < ENOUGH:
+        return None
+    chosen: NDArray[np.intp] = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.intp))
+    rows = np.asarray(packed.rows[chosen], dtype=np.float32)
+    there = packed.there[chosen].astype(np.float32)
+    shared = there @ there.T
+    shared[shared == 0] = np.nan
+    cosines = {view: rows[:, start:stop] @ rows[:, start:stop].T / shared for view, (start, stop) in packed.spans().items()}
+    values, nearest = [], []
+    for i in range(len(chosen)):
+        others = np.isfinite(shared[i])
+        others[i] = False
+        if others.sum() >= ENOUGH - 1:
+            values.append(estimator(**{view: matrix[i][others] for view, matrix in cosines.items()}))
+            nearest.append(cosines["compute"][i][others].max())
+    if not values:
+        return None
+    pooled = np.concatenate(values)
+    median = float(np.median(pooled))
+    deviation = float(1.4826 * np.median(np.abs(pooled - median)))
+    return Background(median, deviation, np.sort(np.asarray(nearest))) if deviation > 0 else None

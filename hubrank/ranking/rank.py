@@ -1,0 +1,109 @@
+"""From one adapter's similarities with a packed zoo to an ordered list with its evidence."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hubrank.errors import EmptyZooError
+from hubrank.ranking.background import Background, measure_background
+from hubrank.ranking.estimators import ESTIMATORS
+from hubrank.signatures.basis import energy_kept, project
+from hubrank.types import Scored, Signature, Verdict, View
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hubrank.types import FloatArray
+    from hubrank.zoo.packed import Packed
+
+__all__ = ["Ranked", "judge", "rank_sources"]
+
+_FEW = 0.5  # a source that shares fewer than half of the target's sites is marked
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Rows best first, the reasons for which packed sources could not be compared, the energy kept, and the verdict."""
+
+    rows: tuple[Scored, ...]
+    compared: int
+    skipped: dict[str, int]
+    energy: float
+    verdict: Verdict
+
+
+def rank_sources(packed: Packed, signature: Signature, *, estimator: str, top: int | None = None) -> Ranked:
+    """Order the sources of a packed zoo by an estimator's value for one adapter.
+
+    Args:
+        top: only so many rows; None for all.
+
+    Raises:
+        EmptyZooError: no source shares a site with the adapter.
+    """
+    blocks, there = project(signature, packed.basis)
+    cosines = packed.cosines(blocks, there)
+    usable = np.flatnonzero(np.isfinite(cosines["compute"]))
+    if not len(usable):
+        raise EmptyZooError("no source in the zoo changes the layers that the target was tuned at")
+    estimate = ESTIMATORS[estimator]
+    values = estimate(**{view: cosine[usable] for view, cosine in cosines.items()})
+    background = measure_background(packed, estimate)
+    scores = background.scores(values) if background is not None else None
+    raw = np.mean([cosine[usable] for cosine in cosines.values()], axis=0)
+    coverage = packed.coverage(there)[usable]
+    rows = []
+    for rank, i in enumerate(np.argsort(-values, kind="stable")[:top], 1):
+        source = packed.sources[usable[i]]
+        warnings = list(source.warnings)
+        if coverage[i] < _FEW:
+            warnings.append(f"compared on {coverage[i]:.0%} of the target's sites")
+        row = Scored(
+            rank=rank,
+            source=source,
+            value=float(values[i]),
+            score=float(scores[i]) if scores is not None else None,
+            similarity=float(raw[i]),
+            layers=_layers(packed, int(usable[i]), blocks, there),
+            coverage=float(coverage[i]),
+            warnings=tuple(warnings),
+        )
+        rows.append(row)
+    missing = len(packed.sources) - len(usable)
+    skipped = Counter(packed.left_out) + Counter({"no comparable sites": missing})
+    energy = energy_kept(blocks.values(), there)
+    verdict = judge(background, float(np.max(cosines["compute"][usable])), energy)
+    return Ranked(tuple(rows), len(usable), dict(skipped), energy, verdict)
+
+
+def judge(background: Background | None, nearest: float, energy: float) -> Verdict:
+    """Whether the nearest source is as near as sources of this zoo are to each other.
+
+    A target tuned for a few steps lies further from everything than a finished adapter does, so the bar is low: half of
+    the median, over the zoo's sources, of the compute cosine with their nearest other source.
+    """
+    if background is None:
+        return Verdict(relevant=True, why="the zoo is too small to tell related from unrelated; compare the scores with care")
+    usual = float(np.median(background.nearest))
+    relevant = nearest >= usual / 2
+    relation = "within" if relevant else "far below"
+    why = (
+        f"the nearest source has a cosine of {nearest:.2f} with the target, {relation} what sources of this zoo have with "
+        f"their nearest ({usual:.2f} in the median); the zoo's basis holds {energy:.0%} of the target"
+    )
+    return Verdict(relevant=relevant, why=why)
+
+
+def _layers(packed: Packed, row: int, blocks: dict[View, FloatArray], there: NDArray[np.bool_]) -> tuple[float | None, ...]:
+    """Mean over the views and the sites of each layer, from layer 0; encoder before decoder."""
+    cosines = np.mean(list(packed.site_cosines(row, blocks).values()), axis=0)
+    layers: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for site, cosine, mine in zip(packed.sites, cosines, there, strict=True):
+        if site.layer >= 0:
+            layers[site.stack, site.layer] += [float(cosine)] if mine and np.isfinite(cosine) else []
+    ordered = sorted(layers, key=lambda key: (key[0] == "decoder", key))
+    return tuple(float(np.mean(layers[key])) if layers[key] else None for key in ordered)

@@ -1,0 +1,139 @@
+"""A ranking as a table, JSON, CSV or Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+from hubrank._version import VERSION
+from hubrank.report.snippet import loading_lines
+from hubrank.report.text import csv_cell, markdown_cell, plain
+from hubrank.types import Ranking, Scored
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["ranking_csv", "ranking_json", "ranking_markdown", "ranking_table", "ranking_value"]
+
+_BAR = 8
+_COLUMNS = ("rank", "source", "task", "method", "score", "similarity", "warnings")
+
+
+def ranking_value(ranking: Ranking) -> dict[str, Any]:
+    """The JSON value that DESIGN.md promises; numbers rounded to what they carry."""
+    target = ranking.target
+    return {
+        "hubrank": VERSION,
+        "base": ranking.base,
+        "methods": list(ranking.methods),
+        "estimator": ranking.estimator,
+        "target": {
+            "path": target.path,
+            "examples": target.examples,
+            "task": target.task,
+            "labels": target.labels,
+            "steps": target.steps,
+            "seconds": round(target.seconds, 2),
+            "device": target.device,
+        },
+        "zoo": {"sources": ranking.sources, "compared": ranking.compared, "skipped": dict(ranking.skipped)},
+        "ranking": [_row(row) for row in ranking.rows],
+        "verdict": {"relevant": ranking.verdict.relevant, "why": ranking.verdict.why},
+        "energy": round(ranking.energy, 4),
+        "notes": list(ranking.notes),
+    }
+
+
+def ranking_json(ranking: Ranking) -> str:
+    """Indented JSON, ASCII only, so that nothing in a name can act on a terminal."""
+    return json.dumps(ranking_value(ranking), indent=2, allow_nan=False)
+
+
+def ranking_csv(ranking: Ranking) -> str:
+    """A header line and one line a source."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for row in ranking.rows:
+        source = row.source
+        cells = (csv_cell(source.name), csv_cell(source.task or ""), source.method)
+        writer.writerow((row.rank, *cells, _number(row.score, 3), f"{row.similarity:.4f}", csv_cell("; ".join(row.warnings))))
+    return out.getvalue().rstrip("\n")
+
+
+def ranking_markdown(ranking: Ranking) -> str:
+    """A Markdown table with the verdict above it."""
+    lines = [f"**{_headline(ranking)}**", "", f"| {' | '.join(_COLUMNS)} |", "|---:|---|---|---|---:|---:|---|"]
+    for row in ranking.rows:
+        source = row.source
+        texts = (markdown_cell(source.name), markdown_cell(source.task or ""), source.method)
+        numbers = (_number(row.score, 2), f"{row.similarity:.3f}")
+        lines.append(f"| {' | '.join((str(row.rank), *texts, *numbers, markdown_cell('; '.join(row.warnings))))} |")
+    return "\n".join(lines)
+
+
+def ranking_table(ranking: Ranking, *, unicode: bool = True) -> list[RenderableType]:
+    """What a terminal shows: the table, the verdict, and how to load the winner."""
+    from rich.table import Table
+    from rich.text import Text
+
+    target = ranking.target
+    labels = f", {target.labels} classes" if target.labels else ""
+    title = f"{ranking.compared} sources for {plain(target.path, 60)} ({target.examples} rows, {target.task}{labels})"
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name, right in (("#", True), ("source", False), ("task", False), ("method", False), ("score", True), ("", False)):
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "source", overflow="fold")
+    table.add_column("similarity", justify="right")
+    warned = any(row.warnings for row in ranking.rows)
+    if warned:
+        table.add_column("warnings", overflow="fold", style="yellow")
+    most = max((row.score for row in ranking.rows if row.score is not None), default=0.0)
+    for row in ranking.rows:
+        source = row.source
+        texts = [Text(plain(source.name, 200)), Text(plain(source.task or "", 32)), Text(source.method)]
+        numbers = [_number(row.score, 2), Text(_bar(row.score, most, unicode=unicode), style="green"), f"{row.similarity:.3f}"]
+        table.add_row(str(row.rank), *texts, *numbers, *([Text(plain("; ".join(row.warnings), 200))] if warned else []))
+    verdict = Text(_headline(ranking), style="green" if ranking.verdict.relevant else "bold yellow")
+    out: list[RenderableType] = [table, Text(), verdict]
+    if ranking.rows:
+        first, second = loading_lines(ranking.rows[0].source, ranking.base_folder)
+        out += [Text(), Text("Load the first:"), Text(f"    {first}", no_wrap=True), Text(f"    {second}", no_wrap=True)]
+    return out
+
+
+def _headline(ranking: Ranking) -> str:
+    lead = "Related sources found" if ranking.verdict.relevant else "Nothing here is likely to help"
+    return f"{lead}: {ranking.verdict.why}."
+
+
+def _row(row: Scored) -> dict[str, Any]:
+    source = row.source
+    return {
+        "rank": row.rank,
+        "source": source.repo,
+        "revision": source.revision,
+        "subfolder": source.subfolder,
+        "method": source.method,
+        "task": source.task,
+        "score": None if row.score is None else round(row.score, 4),
+        "similarity": round(row.similarity, 5),
+        "layers": [None if layer is None else round(layer, 5) for layer in row.layers],
+        "warnings": list(row.warnings),
+        "hub": source.hub,
+        "coverage": round(row.coverage, 4),
+    }
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _bar(score: float | None, most: float, *, unicode: bool) -> str:
+    if score is None or score <= 0 or most <= 0:
+        return ""
+    eighths = round(score / most * _BAR * 8)
+    if not unicode:
+        return "#" * max(1, eighths // 8)
+    return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]

@@ -1,0 +1,20 @@
+"""Two lines of Python that load the winner."""
+
+from __future__ import annotations
+
+from hubrank.types import Source
+
+__all__ = ["loading_lines"]
+
+
+def loading_lines(source: Source, base_folder: str | None = None) -> tuple[str, str]:
+    """The import and the call that load a source on its base model; every name is a quoted Python string."""
+    where = source.location if source.location is not None else source.repo
+    options = "" if source.location is not None else f", revision={source.revision!r}"
+    if source.location is None and source.subfolder:
+        options += f", subfolder={source.subfolder!r}"
+    base = base_folder or source.base
+    return (
+        "from peft import PeftModel; from transformers import AutoModel",
+        f"model = PeftModel.from_pretrained(AutoModel.from_pretrained({base!r}), {where!r}{options})",
+    )

@@ -1,0 +1,63 @@
+"""The one door to torch, transformers and peft, so that they are imported late, once, and quickly."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+from hubrank.errors import UsageError
+
+__all__ = ["import_peft", "import_torch", "import_transformers", "pick_device"]
+
+
+def import_torch() -> Any:
+    """Import torch."""
+    import torch
+
+    return torch
+
+
+def import_transformers() -> Any:
+    """Import transformers without scikit-learn, which it loads for assisted generation where it is installed (1.3 s)."""
+    from transformers.utils import import_utils
+
+    # Private, so read and set with care: where a later release renames it, the import is slower and nothing else changes.
+    if getattr(import_utils, "_sklearn_available", None) is True:
+        import_utils._sklearn_available = False  # noqa: SLF001
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
+
+
+def import_peft() -> Any:
+    """Import peft (transformers first, for its switches)."""
+    import_transformers()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import peft
+    logging.getLogger("peft").setLevel(logging.ERROR)
+    return peft
+
+
+def pick_device(wanted: str) -> str:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` into a device that is there.
+
+    ``auto`` takes CUDA, then MPS, then CPU.
+
+    Raises:
+        UsageError: the device is unknown or this machine or this torch does not have it.
+    """
+    torch = import_torch()
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if wanted == "auto":
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    kind, _, number = wanted.partition(":")
+    there = {"cpu": True, "cuda": cuda, "mps": mps}
+    if kind not in there or (number and not (kind == "cuda" and number.isdecimal())):
+        raise UsageError(f"--device {wanted}: unknown; use auto, cpu, cuda, cuda:N or mps")
+    if not there[kind] or (number and int(number) >= torch.cuda.device_count()):
+        raise UsageError(f"--device {wanted}: not available to torch {torch.__version__} here; use auto or cpu")
+    return wanted

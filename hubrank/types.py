@@ -1,0 +1,250 @@
+"""The frozen dataclasses that cross from room to room. No torch, no I/O; numpy only in annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    FloatArray: TypeAlias = NDArray[np.float32]
+    Int8Array: TypeAlias = NDArray[np.int8]
+
+__all__ = [
+    "Adapter",
+    "CardFacts",
+    "Delta",
+    "Factors",
+    "Metric",
+    "Ranking",
+    "Scored",
+    "Signature",
+    "Site",
+    "Source",
+    "SyncReport",
+    "TargetRun",
+    "Verdict",
+    "View",
+]
+
+View: TypeAlias = Literal["compute", "read", "write"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Site:
+    """One module of one layer that an adapter changes.
+
+    Attributes:
+        stack: ``encoder``, ``decoder``, or ``""`` where the model has only one stack.
+        layer: from 0; -1 for modules outside the layers, such as embeddings.
+        module: the module's path inside its layer, such as ``attention.self.query``.
+        reads: name of the hidden space the module reads, shared by all modules of the layer that read it.
+        writes: name of the space it writes into.
+    """
+
+    stack: str
+    layer: int
+    module: str
+    reads: str = field(compare=False)
+    writes: str = field(compare=False)
+
+    def __str__(self) -> str:
+        return ".".join(part for part in (self.stack, str(self.layer), self.module) if part)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delta:
+    """What an adapter adds at one site: ``up @ down``, every scale already inside.
+
+    Attributes:
+        down: [r, d_in] float32.
+        up: [d_out, r] float32.
+        shift: [d_out] float32 added whatever the input, or None.
+    """
+
+    site: Site
+    down: FloatArray
+    up: FloatArray
+    shift: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure that a card states."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """What a model card says, shortened and stripped of control characters; none of it is verified."""
+
+    task: str | None = None
+    datasets: tuple[str, ...] = ()
+    license: str | None = None
+    languages: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A published adapter.
+
+    Attributes:
+        hub: ``hf``, ``adapterhub``, or ``folder:PATH``.
+        repo: ``org/name``.
+        revision: commit sha, or for a folder the sha1 of the files that were read.
+        subfolder: where in the repository the adapter lies; None for its root.
+        base: id of the base model the adapter was trained on.
+        method: the PEFT method, such as ``lora``.
+        rank: the largest rank among its sites.
+        card: what its card says.
+        warnings: what a user should know before trusting it.
+        location: for a folder hub, the adapter's folder.
+        gone: no longer upstream.
+    """
+
+    hub: str
+    repo: str
+    revision: str
+    subfolder: str | None
+    base: str
+    method: str
+    rank: int
+    card: CardFacts = CardFacts()
+    warnings: tuple[str, ...] = ()
+    location: str | None = None
+    gone: bool = False
+
+    @property
+    def name(self) -> str:
+        """``org/name`` or ``org/name/subfolder``."""
+        return f"{self.repo}/{self.subfolder}" if self.subfolder else self.repo
+
+    @property
+    def task(self) -> str | None:
+        """The task its card names."""
+        return self.card.task
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapter:
+    """An adapter as read from its files: where it applies and what it changes there."""
+
+    base: str
+    method: str
+    deltas: tuple[Delta, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """The canonical factors of one site's update: ``U diag(S) V^T``, truncated to the largest k singular values.
+
+    Attributes:
+        u: [d_out, k] float32, orthonormal columns (up to rounding).
+        s: [k] float32, falling.
+        v: [d_in, k] float32, orthonormal columns.
+        spectrum: [r] float32, all singular values before truncation; the norms of every view follow from it.
+    """
+
+    site: Site
+    u: FloatArray
+    s: FloatArray
+    v: FloatArray
+    spectrum: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signature:
+    """What the zoo keeps of an adapter: canonical factors per site, in the order of their sites."""
+
+    factors: tuple[Factors, ...]
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where the adapter applies."""
+        return tuple(factors.site for factors in self.factors)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One row of a ranking. ``layers`` is the mean similarity of each layer, None where the two share no site."""
+
+    rank: int
+    source: Source
+    value: float
+    score: float | None
+    similarity: float
+    layers: tuple[float | None, ...]
+    coverage: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether anything in the zoo is related to the target, and the figures that say so."""
+
+    relevant: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRun:
+    """The target as it was tuned: what was read, for how many steps, in how many seconds, on which device."""
+
+    path: str
+    examples: int
+    task: str
+    labels: int
+    steps: int
+    seconds: float
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The zoo, ordered by predicted transfer to the target.
+
+    Attributes:
+        base: id of the base model; ``base_folder`` where the user gave a folder for it.
+        estimator: name of what ordered the rows.
+        sources, compared, skipped: how many sources the zoo has, how many the rows were chosen from, and why not the others.
+        rows: best first, as many as were asked for.
+        energy: part of the target's own norm that the zoo's basis holds, from 0 to 1; low means unlike anything in the zoo.
+        notes: what the user should know of the run, one sentence each.
+    """
+
+    base: str
+    base_folder: str | None
+    methods: tuple[str, ...]
+    estimator: str
+    target: TargetRun
+    sources: int
+    compared: int
+    skipped: Mapping[str, int]
+    rows: tuple[Scored, ...]
+    verdict: Verdict
+    energy: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What a sync did. Byte counts are of weights, configs and cards; ``bytes_whole`` is what plain downloads would read."""
+
+    added: int = 0
+    updated: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    requests: int = 0
+    bytes_read: int = 0
+    bytes_whole: int = 0
+    seconds: float = 0.0
+    skips: tuple[tuple[str, str], ...] = ()
