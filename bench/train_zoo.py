@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from hubrank.target.base import find_base, load_base
 from hubrank.target.frameworks import import_torch
 from hubrank.target.rows import Target
@@ -107,7 +108,7 @@ RECIPES = (
     Recipe("citation_intent", 8, QV, 29),
     Recipe("chemprot", 8, QV, 30),
     Recipe("chemprot", 4, QKV, 31),
-    Recipe("sciie_relation", 8, QV, 32),
+    Recipe("sciie_relation", 8, QV, 32, steps=600),
     Recipe("clinc150", 8, QV, 33, steps=300),
     Recipe("clinc150", 4, QV, 34, steps=300),
     Recipe("clinc_domain", 8, QV, 35),
@@ -115,7 +116,7 @@ RECIPES = (
     Recipe("absa_twitter", 8, QV, 37),
     Recipe("sts_semeval", 8, QV, 38),
     Recipe("sts_semeval", 16, QV, 39, rate=5e-4),
-    Recipe("wang_anssel", 8, QV, 40, steps=300),
+    Recipe("wang_anssel", 8, QV, 40, steps=800),
     Recipe("cola", 8, QV, 41, steps=400),
     Recipe("cola", 4, FFN, 42, steps=400),
     Recipe("rte", 8, QV, 43, steps=300),
@@ -276,7 +277,10 @@ def main() -> None:
         metric, baseline, value = measure(tuned, train, test)
         needed = 0.3 if metric == "spearman" else baseline + 0.05
         verdict = "ok" if value >= needed else "NOT WRITTEN"
-        print(f"{recipe.repo}: {metric} {value:.3f}, baseline {baseline:.3f}, {time.perf_counter() - started:.0f} s: {verdict}", flush=True)
+        print(
+            f"{recipe.repo}: {metric} {value:.3f}, baseline {baseline:.3f}, {time.perf_counter() - started:.0f} s: {verdict}",
+            flush=True,
+        )
         if value >= needed:
             write(recipe, tuned, folder, card(recipe, metric, baseline, value, (len(train), len(test))))
 

@@ -120,7 +120,7 @@ def _hub_errors(what: str) -> Iterator[None]:
         raise AdapterError("not found", f"{what} has no such file or is not open to us") from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no"
-        hint = "; set HF_TOKEN for a higher limit, or wait a few minutes" if status == 429 else ""  # noqa: PLR2004
+        hint = "; set HF_TOKEN for a higher limit, or wait a few minutes" if status == 429 else ""
         raise HubError(f"{what}: the Hub answered with status {status}{hint}") from error
     except (RequestException, errors.HFValidationError, OSError) as error:
         raise HubError(f"{what}: the Hub did not answer ({_reason(error)}); check the network and HF_ENDPOINT") from error

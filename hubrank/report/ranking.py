@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from typing import TYPE_CHECKING, Any
 
 from hubrank._version import VERSION
 from hubrank.report.snippet import loading_lines
-from hubrank.report.text import csv_cell, markdown_cell, plain
+from hubrank.report.text import Cell, bar, csv_table, markdown_table, plain
 from hubrank.types import Ranking, Scored
 
 if TYPE_CHECKING:
@@ -53,25 +51,12 @@ def ranking_json(ranking: Ranking) -> str:
 
 def ranking_csv(ranking: Ranking) -> str:
     """A header line and one line a source."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for row in ranking.rows:
-        source = row.source
-        cells = (csv_cell(source.name), csv_cell(source.task or ""), source.method)
-        writer.writerow((row.rank, *cells, _number(row.score, 3), f"{row.similarity:.4f}", csv_cell("; ".join(row.warnings))))
-    return out.getvalue().rstrip("\n")
+    return csv_table(_COLUMNS, (_cells(row) for row in ranking.rows))
 
 
 def ranking_markdown(ranking: Ranking) -> str:
-    """A Markdown table with the verdict above it."""
-    lines = [f"**{_headline(ranking)}**", "", f"| {' | '.join(_COLUMNS)} |", "|---:|---|---|---|---:|---:|---|"]
-    for row in ranking.rows:
-        source = row.source
-        texts = (markdown_cell(source.name), markdown_cell(source.task or ""), source.method)
-        numbers = (_number(row.score, 2), f"{row.similarity:.3f}")
-        lines.append(f"| {' | '.join((str(row.rank), *texts, *numbers, markdown_cell('; '.join(row.warnings))))} |")
-    return "\n".join(lines)
+    """A Markdown table under the verdict."""
+    return f"**{_headline(ranking)}**\n\n{markdown_table(_COLUMNS, (_cells(row) for row in ranking.rows))}"
 
 
 def ranking_table(ranking: Ranking, *, unicode: bool = True) -> list[RenderableType]:
@@ -92,9 +77,12 @@ def ranking_table(ranking: Ranking, *, unicode: bool = True) -> list[RenderableT
     most = max((row.score for row in ranking.rows if row.score is not None), default=0.0)
     for row in ranking.rows:
         source = row.source
-        texts = [Text(plain(source.name, 200)), Text(plain(source.task or "", 32)), Text(source.method)]
-        numbers = [_number(row.score, 2), Text(_bar(row.score, most, unicode=unicode), style="green"), f"{row.similarity:.3f}"]
-        table.add_row(str(row.rank), *texts, *numbers, *([Text(plain("; ".join(row.warnings), 200))] if warned else []))
+        cells = [Text(plain(source.name, 200)), Text(plain(source.task or "", 32)), Text(source.method)]
+        score = "" if row.score is None else f"{row.score:.2f}"
+        length = 0.0 if row.score is None or most <= 0 else row.score / most
+        cells += [Text(score), Text(bar(length, _BAR, unicode=unicode), style="green")]
+        cells += [Text(f"{row.similarity:.3f}"), *([Text(plain("; ".join(row.warnings), 200))] if warned else [])]
+        table.add_row(str(row.rank), *cells)
     verdict = Text(_headline(ranking), style="green" if ranking.verdict.relevant else "bold yellow")
     out: list[RenderableType] = [table, Text(), verdict]
     if ranking.rows:
@@ -126,14 +114,7 @@ def _row(row: Scored) -> dict[str, Any]:
     }
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-def _bar(score: float | None, most: float, *, unicode: bool) -> str:
-    if score is None or score <= 0 or most <= 0:
-        return ""
-    eighths = round(score / most * _BAR * 8)
-    if not unicode:
-        return "#" * max(1, eighths // 8)
-    return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
+def _cells(row: Scored) -> tuple[Cell, ...]:
+    source = row.source
+    score = None if row.score is None else round(row.score, 3)
+    return row.rank, source.name, source.task, source.method, score, round(row.similarity, 4), "; ".join(row.warnings)

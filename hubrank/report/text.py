@@ -2,21 +2,56 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from hubrank.checkpoints.card import plain
 
-__all__ = ["csv_cell", "markdown_cell", "plain"]
+__all__ = ["Cell", "bar", "csv_table", "markdown_table", "plain"]
+
+Cell: TypeAlias = str | int | float | None
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~&:@\-])")
+_LONGEST = 300
+_EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 
 
-def markdown_cell(text: str) -> str:
-    """Inside a Markdown table: one line, every character that means something escaped."""
-    return _MARKDOWN.sub(r"\\\1", plain(text, 300))
+def csv_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """A header line and a line a row; what a spreadsheet would run as a formula gets an apostrophe in front."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_csv_cell(cell) for cell in row])
+    return out.getvalue().rstrip("\n")
 
 
-def csv_cell(text: str) -> str:
-    """Inside a CSV file: what a spreadsheet would run as a formula gets an apostrophe in front."""
-    line = plain(text, 300)
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """A Markdown table; in texts every character that means something is escaped."""
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    lines += [f"| {' | '.join(_markdown_cell(cell) for cell in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def bar(part: float, width: int, *, unicode: bool) -> str:
+    """A bar for a part from 0 to 1, in eighths of a character where the terminal can show them."""
+    eighths = round(min(1.0, max(0.0, part)) * width * 8)
+    if not unicode:
+        return "#" * round(eighths / 8)
+    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8]
+
+
+def _csv_cell(cell: Cell) -> str:
+    if not isinstance(cell, str):
+        return "" if cell is None else str(cell)
+    line = plain(cell, _LONGEST)
     return f"'{line}" if line[:1] in ("=", "+", "-", "@") else line
+
+
+def _markdown_cell(cell: Cell) -> str:
+    if not isinstance(cell, str):
+        return "" if cell is None else str(cell)
+    return _MARKDOWN.sub(r"\\\1", plain(cell, _LONGEST))

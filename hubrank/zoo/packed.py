@@ -1,8 +1,9 @@
 """The zoo of one base and method as one matrix: a row per source, projected on the zoo's own basis.
 
 On disk, in a folder named after base and method: ``rows.npy`` [n, width] float16, read through a memory map;
-``basis.safetensors`` with the directions of each site and ``there`` [n, sites]; ``index.json`` with the sources in row order. A folder is written
-whole and put in place by one rename; it is derived data, so whatever is wrong with it is mended by building it again.
+``basis.safetensors`` with the directions of each site and ``there`` [n, sites]; ``index.json`` with the sources in row
+order. A folder is written whole and put in place by one rename; it is derived data, so whatever is wrong with it is mended
+by building it again.
 
 Width of a row: sites x (p^2 + p(p+1)) numbers. With p = 32 and 12 sites that is 25,344 numbers, 50 kB.
 """

@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from hubrank.types import Signature, Source
 from hubrank.zoo.codec import decode_source, encode_source
 from hubrank.zoo.disk import IN_DATABASE, BytesDisk
 
-__all__ = ["CACHE_TAG", "Skip", "Zoo", "cache_folder", "source_id"]
+__all__ = ["CACHE_TAG", "Skip", "Zoo", "cache_folder", "clear_store", "source_id"]
 
 CACHE_TAG = "CACHEDIR.TAG"
 _TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is hubrank's cache; see https://bford.info/cachedir/\n"
@@ -64,6 +65,32 @@ def cache_folder(given: str | Path | None = None) -> Path:
 def source_id(hub: str, repo: str, subfolder: str | None) -> str:
     """The ID of a source in the store: 32 hex digits."""
     return hashlib.sha256("\0".join((hub, repo, subfolder or "")).encode("utf-8", "replace")).hexdigest()[:32]
+
+
+def clear_store(folder: Path) -> int:
+    """Delete the database and the packed matrices in a cache folder, whatever state they are in; bytes freed.
+
+    Nothing else in the folder is touched.
+
+    Raises:
+        UsageError: the folder does not carry hubrank's tag, so what lies in it may not be ours.
+        StoreError: something cannot be deleted.
+    """
+    parts = [folder / "zoo", folder / "packed"]
+    if not any(part.exists() for part in parts):
+        return 0
+    if not (folder / CACHE_TAG).is_file():
+        raise UsageError(f"{folder}: holds no {CACHE_TAG}, so it is not taken for hubrank's cache; delete it by hand")
+    freed = sum(file.stat().st_size for part in parts for file in part.rglob("*") if file.is_file())
+    try:
+        for part in parts:
+            if part.is_symlink():
+                part.unlink()
+            elif part.exists():
+                shutil.rmtree(part)
+    except OSError as error:
+        raise StoreError(f"{error.filename}: cannot be deleted ({error.strerror})") from error
+    return freed
 
 
 class Zoo:

@@ -1,0 +1,39 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+__all__ = ["BaseFilter", "CacheDir", "Format", "FormatOption", "MethodFilter", "Quiet", "Verbose"]
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    md = "md"
+
+
+CacheDir: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir",
+        metavar="DIR",
+        help="Where the zoo is kept. Default: $HUBRANK_CACHE, else ./cache if it holds a CACHEDIR.TAG, else your cache folder.",
+    ),
+]
+FormatOption: TypeAlias = Annotated[Format, typer.Option("--format", "-f", help="How to print the result.")]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no hints on stderr.")]
+Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; add tracebacks to errors.")]
+BaseFilter: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--base", metavar="MODEL", help="Only adapters of this base; may be repeated.")
+]
+MethodFilter: TypeAlias = Annotated[
+    str | None, typer.Option("--method", metavar="METHOD", help="Only adapters of this method, such as lora.")
+]

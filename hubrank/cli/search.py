@@ -1,0 +1,67 @@
+"""``hubrank search``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hubrank.cli.options import CacheDir, Format, FormatOption, Quiet, Verbose
+from hubrank.cli.output import Output, SearchProgress
+
+__all__ = ["search"]
+
+
+def search(
+    target: Annotated[
+        Path,
+        typer.Option("--target", "-t", metavar="FILE.jsonl", help="Your labelled rows: text, text_pair (optional), label."),
+    ],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base", metavar="MODEL", help="Model id, folder, or ID=FOLDER. Default: the base with most sources in the zoo."
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", "-n", metavar="N", min=1, help="Rows to show.")] = 10,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Tuning steps on the target.")] = 75,
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Where to tune.")] = "auto",
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of initialisation and row order.")] = 0,
+    estimator: Annotated[str, typer.Option("--estimator", metavar="NAME", help="What orders the sources.")] = "three-views",
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask a hub for the base model.")] = False,
+    cache_dir: CacheDir = None,
+    format: FormatOption = Format.table,  # noqa: A002 -- the option's name
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Rank the zoo by predicted transfer to your task.
+
+    Tunes a small LoRA on your rows for a few steps, on this machine; your file never leaves it, and no source is run.
+
+    hubrank search --target mydata.jsonl
+
+    hubrank search --target mydata.jsonl --format json
+    """
+    from hubrank.ranking.search import SearchSettings
+    from hubrank.ranking.search import search as run
+    from hubrank.report.ranking import ranking_csv, ranking_json, ranking_markdown, ranking_table
+
+    output = Output(quiet=quiet, verbose=verbose)
+    settings = SearchSettings(base=base, top=top, steps=steps, seed=seed, device=device, estimator=estimator, offline=offline)
+    with SearchProgress(output) as progress:
+        ranking = run(target, cache_dir=cache_dir, listener=progress, settings=settings)
+    match format:
+        case Format.json:
+            output.text(ranking_json(ranking))
+        case Format.csv:
+            output.text(ranking_csv(ranking))
+        case Format.md:
+            output.text(ranking_markdown(ranking))
+        case Format.table:
+            output.render(ranking_table(ranking, unicode=output.unicode))
+    tuned = f"tuned {ranking.target.steps} steps in {ranking.target.seconds:.1f} s on {ranking.target.device}"
+    skipped = ", ".join(f"{n} {reason}" for reason, n in ranking.skipped.items())
+    output.note(
+        f"{tuned}; compared {ranking.compared} of {ranking.sources} sources" + (f" (not: {skipped})" if skipped else "")
+    )
