@@ -232,7 +232,7 @@ there: {licence}. No row of it is in this repository; the weights of this adapte
 """
 
 
-def write(recipe: Recipe, tuned: Tuned, folder: Path, text: str) -> None:
+def write(tuned: Tuned, folder: Path, text: str) -> None:
     """Save as peft does, in float16; the folder appears whole or not at all."""
     from safetensors.numpy import save_file
 
@@ -282,7 +282,7 @@ def main() -> None:
             flush=True,
         )
         if value >= needed:
-            write(recipe, tuned, folder, card(recipe, metric, baseline, value, (len(train), len(test))))
+            write(tuned, folder, card(recipe, metric, baseline, value, (len(train), len(test))))
 
 
 if __name__ == "__main__":

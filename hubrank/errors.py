@@ -72,13 +72,15 @@ class BaseModelError(InputError):
 class AdapterError(InputError):
     """One adapter cannot become a signature.
 
-    ``reason`` is one of a small set of short phrases ("not finite", "shape mismatch"): sync counts skips by it.
+    ``reason`` is one of a small set of short phrases ("not finite", "shape mismatch"): sync counts skips by it. ``lasting``
+    says that the same files will fail the same way again; a gated repository may be open tomorrow.
     """
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: str, detail: str, *, lasting: bool = True) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.lasting = lasting
 
 
 class HubError(HubrankError):

@@ -60,7 +60,7 @@ class Delta:
     """What an adapter adds at one site: ``up @ down``, every scale already inside.
 
     Attributes:
-        down: [r, d_in] float32.
+        down: [r, d_in] float32; r may be 0 where an adapter only shifts.
         up: [d_out, r] float32.
         shift: [d_out] float32 added whatever the input, or None.
     """
@@ -134,12 +134,21 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adapter:
-    """An adapter as read from its files: where it applies and what it changes there."""
+    """An adapter as read from its files: where it applies and what it changes there.
+
+    Attributes:
+        base: id of the base model that its config names.
+        method: the group of methods whose deltas can be compared, such as ``lora``.
+        deltas: in the order of their sites.
+        warnings: what a user should know before trusting it.
+        variant: the method in full, such as ``loha``; empty where ``method`` says it all.
+    """
 
     base: str
     method: str
     deltas: tuple[Delta, ...]
     warnings: tuple[str, ...] = ()
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

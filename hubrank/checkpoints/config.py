@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,15 +77,18 @@ def mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value
 
 
-def match_pattern(patterns: Mapping[str, Any], module: str) -> Any:
+def match_pattern(patterns: Mapping[str, Any], module: str, *, until: float = math.inf) -> Any:
     """The value of the first key that matches a module path as peft matches it: ``(.*\\.)?(key)$`` from the start.
 
-    Most keys are plain module names and never reach a regular expression engine; the rest run under a time limit.
+    Most keys are plain module names and never reach a regular expression engine; the rest run under a time limit. ``until``
+    (on the clock of ``time.thread_time``) bounds all keys and modules of one adapter together.
 
     Raises:
         AdapterError: a key is too long, no regular expression, or takes too long.
     """
     for key, value in patterns.items():
+        if time.thread_time() > until:
+            raise AdapterError("unsafe pattern", "matching the patterns in the config takes too long")
         if _LITERAL.fullmatch(key):
             if module == key or module.endswith("." + key):
                 return value

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ _KEY = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])(?:\.(?P<adapter>[^.]+))?
 _WRAPPERS = ("base_model.model.", "base_model.")
 # These kinds also change the base weights when training starts, so that B @ A alone is not what was learned.
 _CHANGES_BASE = ("pissa", "corda", "olora", "lora_ga", "loftq", "mica")
+_MATCH_SECONDS = 1.0  # of processor time for all patterns of an adapter together
 _UNREAD = ("use_dora", "use_qalora", "use_bdlora")
 
 
@@ -58,9 +60,11 @@ def read_lora(config: Mapping[str, Any], tensors: Mapping[str, FloatArray], base
     if not modules:
         raise AdapterError("no LoRA tensors", "no lora_A and lora_B weights in the file")
     deltas = []
+    until = time.thread_time() + _MATCH_SECONDS
     for module, (down, up) in sorted(modules.items(), key=lambda item: site_of(item[0])):
-        scale = _scale(config, module, down.shape[0])
-        deltas.append(Delta(site_of(module), down=down, up=up * np.float32(scale)))
+        scale = _scale(config, module, down.shape[0], until)
+        with np.errstate(over="ignore"):  # what overflows is refused where finiteness is checked
+            deltas.append(Delta(site_of(module), down=down, up=up * np.float32(scale)))
     repeated = [str(site) for site, n in Counter(delta.site for delta in deltas).items() if n > 1]
     if repeated:
         raise AdapterError("ambiguous modules", f"{repeated[0]} occurs more than once")
@@ -95,10 +99,10 @@ def _strip(module: str) -> str:
     return module
 
 
-def _scale(config: Mapping[str, Any], module: str, rows: int) -> float:
+def _scale(config: Mapping[str, Any], module: str, rows: int, until: float) -> float:
     # A config may give a module a rank or an alpha of its own; peft then computes the scale from those.
-    rank = fields.match_pattern(fields.mapping(config, "rank_pattern"), module)
-    alpha = fields.match_pattern(fields.mapping(config, "alpha_pattern"), module)
+    rank = fields.match_pattern(fields.mapping(config, "rank_pattern"), module, until=until)
+    alpha = fields.match_pattern(fields.mapping(config, "alpha_pattern"), module, until=until)
     r = fields.integer({"r": rank} if rank is not None else config, "r", default=8)
     if r != rows:
         raise AdapterError("shape mismatch", f"{module} has rank {rows}, its config says {r}")

@@ -56,7 +56,7 @@ def read_card(listing: Listing, bundle: Bundle) -> CardFacts:
 
 
 def _base(config: Mapping[str, Any]) -> str:
-    name = fields.text(config, "base_model_name_or_path")
-    if name is None:
+    name = plain(fields.text(config, "base_model_name_or_path") or "", 200)
+    if not name:
         raise AdapterError("no base model", f"{CONFIG} names no base_model_name_or_path")
-    return plain(name, 200)
+    return name

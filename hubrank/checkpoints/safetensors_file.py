@@ -152,7 +152,8 @@ def _decode(name: str, info: TensorInfo, data: memoryview) -> FloatArray:
         return _float8_table(info.dtype)[np.frombuffer(data, dtype=np.uint8)].reshape(info.shape)
     if not info.dtype.startswith("F"):
         raise AdapterError("unexpected dtype", f"tensor {_short(name)} is {info.dtype}, not floating point")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused where finiteness is checked
+    # What float32 cannot hold becomes infinite, and is refused, with every NaN, where finiteness is checked.
+    with np.errstate(over="ignore", invalid="ignore"):
         return np.frombuffer(data, dtype=_NUMPY[info.dtype]).astype(np.float32).reshape(info.shape)
 
 

@@ -34,7 +34,8 @@ class Output:
         """Rich renderables to stdout."""
         console = self.console()
         for part in parts:
-            console.print(part)
+            # What must stay in one line to be copied is left to the terminal to wrap.
+            console.print(part, soft_wrap=getattr(part, "no_wrap", None) is True)
 
     def note(self, message: str) -> None:
         """A sentence to stderr, unless quiet."""

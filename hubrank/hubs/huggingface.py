@@ -27,14 +27,19 @@ _MAX_BYTES = 4 * 1024**3
 
 
 class HuggingFaceHub:
-    """Adapters on the HF Hub, or on the hub that HF_ENDPOINT names."""
+    """Adapters on the HF Hub.
+
+    Args:
+        endpoint: address of another hub with the same API; None for the one that HF_ENDPOINT names, or the HF Hub.
+    """
 
     name = "hf"
 
-    def __init__(self) -> None:
+    def __init__(self, endpoint: str | None = None) -> None:
         from huggingface_hub import HfApi
 
-        self._api = HfApi()
+        self._api = HfApi(endpoint=endpoint)
+        self._endpoint = endpoint
         self.requests = 0
         self.bytes_read = 0
 
@@ -71,7 +76,9 @@ class HuggingFaceHub:
             if listing.files[name] > _MAX_BYTES:
                 raise AdapterError("file too large", f"{name} has {listing.files[name]:,} bytes")
             with _hub_errors(listing.repo):
-                path = hf_hub_download(listing.repo, name, subfolder=listing.subfolder, revision=listing.revision)
+                path = hf_hub_download(
+                    listing.repo, name, subfolder=listing.subfolder, revision=listing.revision, endpoint=self._endpoint
+                )
             self.requests += 2
             folder = Path(path).parent
             self.bytes_read += Path(path).stat().st_size
@@ -109,15 +116,15 @@ def _hub_errors(what: str) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError as error:
-        raise AdapterError("gated", f"{what} wants its terms accepted on the Hub, and HF_TOKEN set") from error
+        raise AdapterError("gated", f"{what} wants its terms accepted on the Hub, and HF_TOKEN set", lasting=False) from error
     except errors.DisabledRepoError as error:
-        raise AdapterError("disabled", f"{what} is disabled on the Hub") from error
+        raise AdapterError("disabled", f"{what} is disabled on the Hub", lasting=False) from error
     except errors.OfflineModeIsEnabled as error:
         raise HubError("the Hub is not asked: HF_HUB_OFFLINE is set; use --hub FOLDER, or unset it") from error
     except errors.LocalEntryNotFoundError as error:
         raise HubError(f"{what}: the Hub did not answer ({_reason(error)}); check the network and HF_ENDPOINT") from error
     except refused as error:
-        raise AdapterError("not found", f"{what} has no such file or is not open to us") from error
+        raise AdapterError("not found", f"{what} has no such file or is not open to us", lasting=False) from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no"
         hint = "; set HF_TOKEN for a higher limit, or wait a few minutes" if status == 429 else ""

@@ -14,7 +14,7 @@ __all__ = ["Cell", "bar", "csv_table", "markdown_table", "plain"]
 
 Cell: TypeAlias = str | int | float | None
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~&:@\-])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#!|~&:@])")
 _LONGEST = 300
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 

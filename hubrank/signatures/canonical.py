@@ -61,6 +61,9 @@ def _shapes(delta: Delta) -> tuple[int, int, int]:
 
 
 def _batch(deltas: list[Delta]) -> Iterable[Factors]:
+    for delta in deltas:
+        if not (np.isfinite(delta.up).all() and np.isfinite(delta.down).all()):
+            raise AdapterError("not finite", f"{delta.site}: the update overflows")
     # Each side to unit size first: products and squares of what a file holds must not overflow or vanish.
     ups, up_sizes = _unit(np.stack([delta.up for delta in deltas]))
     downs, down_sizes = _unit(np.stack([delta.down for delta in deltas]).transpose(0, 2, 1))
@@ -70,7 +73,8 @@ def _batch(deltas: list[Delta]) -> Iterable[Factors]:
     left, values, right = np.linalg.svd(core, full_matrices=False)
     values = values * up_sizes[:, None] * down_sizes[:, None]
     for i, delta in enumerate(deltas):
-        spectrum = values[i].astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+            spectrum = values[i].astype(np.float32)
         if not np.isfinite(spectrum).all():
             raise AdapterError("not finite", f"{delta.site}: the update overflows")
         spectrum = spectrum[spectrum > TOLERANCE * spectrum[0]]

@@ -72,7 +72,7 @@ def decode_signature(data: bytes) -> Signature:
             raise ValueError(f"format {meta['format']}")
         tensors = load(data)
         return Signature(tuple(_factors(meta["sites"], tensors)))
-    except (ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError, SafetensorError) as error:
         raise StoreDamagedError(f"a stored signature cannot be read ({type(error).__name__}: {str(error)[:80]})") from error
 
 

@@ -86,10 +86,14 @@ def load_base(base: BaseModel) -> tuple[Any, Any]:
         BaseModelError: transformers cannot load it.
     """
     transformers = import_transformers()
+    from safetensors import SafetensorError
+
+    # What transformers raises over damaged files is whatever its code stumbles into.
+    damaged = (OSError, ValueError, LookupError, RuntimeError, ImportError, TypeError, AttributeError, SafetensorError)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
         model = transformers.AutoModel.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except damaged as error:
         raise BaseModelError(f"{base.name}: transformers cannot load {base.folder} ({_first_line(error)})") from error
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
@@ -117,9 +121,11 @@ def _complete(folder: Path) -> bool:
         if index.is_file():
             try:
                 shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-            except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
                 return False
-            return all(isinstance(shard, str) and (folder / Path(shard).name).is_file() for shard in shards)
+            # A shard is a plain file name: the loader would follow a path out of the folder.
+            plain = all(isinstance(shard, str) and shard == Path(shard).name and (folder / shard).is_file() for shard in shards)
+            return bool(shards) and plain
     return any((folder / weights).is_file() for weights in ("model.safetensors", "pytorch_model.bin"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from typing import Any
 
@@ -56,7 +57,7 @@ def pick_device(wanted: str) -> str:
         return "cuda" if cuda else "mps" if mps else "cpu"
     kind, _, number = wanted.partition(":")
     there = {"cpu": True, "cuda": cuda, "mps": mps}
-    if kind not in there or (number and not (kind == "cuda" and number.isdecimal())):
+    if not re.fullmatch(r"cpu|mps|cuda(:(0|[1-9][0-9]?))?", wanted):  # torch takes no leading zeros
         raise UsageError(f"--device {wanted}: unknown; use auto, cpu, cuda, cuda:N or mps")
     if not there[kind] or (number and int(number) >= torch.cuda.device_count()):
         raise UsageError(f"--device {wanted}: not available to torch {torch.__version__} here; use auto or cpu")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from hubrank.checkpoints.card import plain
 from hubrank.errors import TargetError
 
 __all__ = ["MAX_CHARACTERS", "MIN_ROWS", "Target", "TaskKind", "read_target"]
@@ -116,7 +117,7 @@ def read_target(path: str | Path) -> Target:
         # Sorted by value, not by name, so that integer classes keep their order (2 before 10).
         ordered = sorted(names, key=lambda label: (isinstance(label, str), label))
         if len(ordered) < 2:
-            raise TargetError(path, f'every row has the label "{names[ordered[0]]}"; at least two classes are needed')
+            raise TargetError(path, f'every row has the label "{plain(names[ordered[0]], 60)}"; at least two classes are needed')
         index = {label: i for i, label in enumerate(ordered)}
         labels = tuple(index[row.label] for row in rows)
         classes = tuple(names[label] for label in ordered)
@@ -141,8 +142,8 @@ def _read_bytes(path: Path) -> bytes:
         raise TargetError(path, "no such file") from None
     except IsADirectoryError:
         raise TargetError(path, "is a folder; give a JSONL file of labelled rows") from None
-    except OSError as error:
-        raise TargetError(path, f"cannot be read ({error.strerror or error})") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise TargetError(path, f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if not raw.strip():
         raise TargetError(path, "is empty; give one JSON object a line with a text and a label")
     return raw
@@ -152,7 +153,7 @@ def _parse(path: str | Path, raw: bytes) -> list[_Row]:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+        line = error.object.count(b"\n", 0, error.start) + 1  # its own bytes: raw still has the byte order mark
         raise TargetError(path, "not UTF-8; save the file as UTF-8 (iconv -t utf-8 does)", line=line) from None
     # Not splitlines(): that also breaks at characters such as U+2028, which JSON allows inside a string.
     return [_row(path, number, content) for number, content in enumerate(text.split("\n"), 1) if content.strip()]
@@ -182,8 +183,7 @@ def _text_fields(path: str | Path, number: int, value: dict[str, object]) -> tup
     for name in _SINGLES:
         if name in value:
             return name, None
-    found = ", ".join(sorted(value)[:8]) or "none"
-    raise TargetError(path, f'no text field ("text" is expected; fields found: {found})', line=number)
+    raise TargetError(path, f'no text field ("text" is expected; fields found: {_names(value)})', line=number)
 
 
 def _text(path: str | Path, number: int, value: dict[str, object], name: str) -> str:
@@ -207,8 +207,11 @@ def _label(path: str | Path, number: int, value: dict[str, object]) -> Label:
             if isinstance(label, str) and not label.strip():
                 raise TargetError(path, f'"{name}" is empty', line=number)
             return label.encode("utf-8", "replace").decode("utf-8") if isinstance(label, str) else label
-    found = ", ".join(sorted(value)[:8])
-    raise TargetError(path, f'no label field ("label" is expected; fields found: {found})', line=number)
+    raise TargetError(path, f'no label field ("label" is expected; fields found: {_names(value)})', line=number)
+
+
+def _names(value: dict[str, object]) -> str:
+    return ", ".join(plain(name, 40) for name in sorted(value)[:8]) or "none"
 
 
 def _task_of(path: str | Path, rows: list[_Row]) -> TaskKind:
@@ -232,7 +235,7 @@ def _label_kind(label: Label) -> str:
 def _class_name(label: Label) -> str:
     if isinstance(label, bool):
         return str(label).lower()
-    return f"{label:g}" if isinstance(label, float) else str(label)
+    return str(int(label)) if isinstance(label, float) else str(label)  # a class that is a float is a whole number
 
 
 def _json_type(value: object) -> str:
@@ -242,7 +245,7 @@ def _json_type(value: object) -> str:
         case bool():
             return "boolean"
         case dict():
-            return "object"
+            return "JSON object"
         case list():
             return "list"
         case str():

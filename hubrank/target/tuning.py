@@ -152,7 +152,8 @@ def batches(lengths: np.ndarray, plan: TuningPlan) -> Iterator[np.ndarray]:
     """``plan.steps`` arrays of row numbers, rows of like length together.
 
     Each pass shuffles the rows, sorts within pools of eight batches by length, and shuffles the batches: padding falls to
-    a few per cent while the order stays random. The last, short batch of a pass is kept unless it holds a single row.
+    a few per cent while the order stays random. The last batch of a pass may be short; a single row left over joins the
+    batch before it, or the longest row of a small file would never be used.
     """
     random = np.random.default_rng(plan.seed)
     pool, done = 8 * plan.batch_size, 0
@@ -163,12 +164,13 @@ def batches(lengths: np.ndarray, plan: TuningPlan) -> Iterator[np.ndarray]:
             rows = order[start : start + pool]
             rows = rows[np.argsort(lengths[rows], kind="stable")]
             cut += [rows[i : i + plan.batch_size] for i in range(0, len(rows), plan.batch_size)]
+        if len(cut) > 1 and len(cut[-1]) == 1:
+            cut[-2:] = [np.concatenate(cut[-2:])]
         for i in random.permutation(len(cut)):
             if done == plan.steps:
                 return
-            if len(cut[i]) > 1:
-                done += 1
-                yield cut[i]
+            done += 1
+            yield cut[i]
 
 
 def _rate(step: int, plan: TuningPlan) -> float:
@@ -178,8 +180,10 @@ def _rate(step: int, plan: TuningPlan) -> float:
 
 def _labels(torch: Any, target: Target, device: str) -> Any:
     if target.task == "regression":
-        values = np.asarray(target.labels, dtype=np.float32)
-        return torch.as_tensor((values - values.mean()) / values.std(), device=device)
+        values = np.asarray(target.labels, dtype=np.float64)
+        # To [0, 1] first: values that differ by little or are tiny have no deviation that floats could hold.
+        values = (values - values.min()) / (values.max() - values.min())
+        return torch.as_tensor(((values - values.mean()) / values.std()).astype(np.float32), device=device)
     return torch.as_tensor(np.asarray(target.labels, dtype=np.int64), device=device)
 
 

@@ -14,7 +14,7 @@ __all__ = ["decode_source", "encode_source", "source_from_json", "source_to_json
 
 def encode_source(source: Source) -> bytes:
     """JSON bytes."""
-    return json.dumps(source_to_json(source), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return json.dumps(source_to_json(source), separators=(",", ":")).encode("ascii")
 
 
 def decode_source(data: bytes) -> Source:
@@ -53,6 +53,6 @@ def source_from_json(value: Any) -> Source:
             raise TypeError("a text field holds something else")
         if not isinstance(source.rank, int) or not isinstance(source.gone, bool):
             raise TypeError("rank or gone is of the wrong type")
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise StoreDamagedError(f"a stored source cannot be read ({str(error)[:80]})") from error
     return source

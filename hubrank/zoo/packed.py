@@ -14,6 +14,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import tokenize
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -246,11 +247,13 @@ def _read(folder: Path) -> Packed | None:
             Site(stack, layer, module, reads=reads, writes=writes): SiteBasis(tensors[f"write.{i}"], tensors[f"read.{i}"])
             for i, (stack, layer, module, reads, writes) in enumerate(index["sites"])
         }
-        rows = np.load(folder / "rows.npy", mmap_mode="r", allow_pickle=False)
+        rows = np.lib.format.open_memmap(folder / "rows.npy", mode="r")
         sources = tuple(source_from_json(value) for value in index["sources"])
         basis = Basis(int(index["p"]), sites)
         width = len(sites) * sum(block_sizes(basis.p).values())
         there = tensors["there"]
+        if not all(d.ndim == 2 and d.shape[1] <= basis.p for s in sites.values() for d in (s.write, s.read)):
+            return None
         if rows.shape != (len(sources), width) or rows.dtype != np.float16 or there.shape != (len(sources), len(sites)):
             return None
         return Packed(
@@ -261,8 +264,10 @@ def _read(folder: Path) -> Packed | None:
             basis=basis,
             rows=rows,
             there=there,
-            learned_on=index["learned_on"],
-            left_out=index["left_out"],
+            learned_on=int(index["learned_on"]),
+            left_out={str(reason): int(n) for reason, n in index["left_out"].items()},
         )
-    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError, StoreDamagedError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError):
+        return None
+    except (SyntaxError, tokenize.TokenError, SafetensorError, StoreDamagedError):  # the first two from numpy's header reader
         return None

@@ -64,7 +64,7 @@ def cache_folder(given: str | Path | None = None) -> Path:
 
 def source_id(hub: str, repo: str, subfolder: str | None) -> str:
     """The ID of a source in the store: 32 hex digits."""
-    return hashlib.sha256("\0".join((hub, repo, subfolder or "")).encode("utf-8", "replace")).hexdigest()[:32]
+    return hashlib.sha256("\0".join((hub, repo, subfolder or "")).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def clear_store(folder: Path) -> int:
@@ -110,10 +110,10 @@ class Zoo:
         self.folder = cache_folder(cache_dir)
         self._database = self.folder / "zoo"
         self._cache: diskcache.Cache | None = None
-        if self.folder.exists() and not self.folder.is_dir():
-            raise UsageError(f"{self.folder}: is not a folder; --cache-dir takes a folder")
-        if create or (self._database / "cache.db").exists():
-            with self._guard():
+        with self._guard():
+            if self.folder.exists() and not self.folder.is_dir():
+                raise UsageError(f"{self.folder}: is not a folder; --cache-dir takes a folder")
+            if create or (self._database / "cache.db").exists():
                 self._cache = self._open()
 
     def __enter__(self) -> Zoo:
@@ -227,16 +227,24 @@ class Zoo:
             (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if result != "ok":
             return [f"the database is damaged: {result}"]
-        identities = {key.partition("/")[2] for key in self._keys("source/")}
-        for key in self._keys("signature/"):
-            if key.partition("/")[2] not in identities:
-                wrong.append(f"{key} belongs to no source")
-        for identity in sorted(identities):
+        try:
+            keys = self._keys("")
+        except StoreDamagedError as error:
+            return [str(error)]
+        known = set(keys)
+        for key in keys:
+            kind, _, identity = key.partition("/")
             try:
-                data = self._get(f"source/{identity}")
-                self.signature(decode_source(data or b""))
+                data = self._get(key)
+                if kind == "source":
+                    source = decode_source(data or b"")
+                    self.signature(source)
+                    if source_id(source.hub, source.repo, source.subfolder) != identity:
+                        wrong.append(f"{key} holds {source.name}, which belongs elsewhere")
+                elif kind == "signature" and f"source/{identity}" not in known:
+                    wrong.append(f"{key} belongs to no source")
             except StoreDamagedError as error:
-                wrong.append(f"source/{identity}: {error}")
+                wrong.append(f"{key}: {error}")
         return wrong
 
     def size(self) -> int:

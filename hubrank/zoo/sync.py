@@ -91,8 +91,8 @@ def _sync_one(zoo: Zoo, hub: Hub, listing: Listing, query: Query, name: str) -> 
     skipped = zoo.get_skip(hub.name, listing.repo, listing.subfolder)
     if skipped is not None and skipped.revision == listing.revision:
         return skipped
-    bundle = hub.open(listing)
     try:
+        bundle = hub.open(listing)
         adapter = read_adapter(listing, bundle)
         if query.bases and adapter.base not in query.bases:
             # A matter of this query, not of the adapter: nothing is remembered.
@@ -101,7 +101,8 @@ def _sync_one(zoo: Zoo, hub: Hub, listing: Listing, query: Query, name: str) -> 
         card = read_card(listing, bundle)
     except AdapterError as error:
         skip = Skip(name, listing.revision, error.reason, error.detail)
-        zoo.put_skip(hub.name, listing.repo, listing.subfolder, skip)
+        if error.lasting:
+            zoo.put_skip(hub.name, listing.repo, listing.subfolder, skip)
         return skip
     source = Source(
         hub=hub.name,

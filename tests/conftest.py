@@ -1,0 +1,17 @@
+"""What every test shares: reproducible hypothesis runs, and no setting of the person who runs them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+
+# Slow machines make slow examples, not wrong ones; a failure in CI must be the same failure at home.
+settings.register_profile("hubrank", deadline=None, derandomize=True, max_examples=30, database=None)
+settings.load_profile("hubrank")
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch):
+    """The user's own cache is out of reach, and so is every hub."""
+    monkeypatch.delenv("HUBRANK_CACHE", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")

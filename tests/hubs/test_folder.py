@@ -1,0 +1,173 @@
+"""A folder as a hub: which folders are adapters, what they are called, and what is never opened."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from hubrank.errors import AdapterError, HubError
+from hubrank.hubs.folder import FolderBundle, FolderHub
+from hubrank.hubs.protocol import Listing, Query
+from tests.builders import write_lora
+
+
+def listed(root, **query) -> list[tuple[str, str | None]]:
+    return [(listing.repo, listing.subfolder) for listing in FolderHub(root).discover(Query(**query))]
+
+
+def revisions(root) -> dict[str, str]:
+    return {listing.repo: listing.revision for listing in FolderHub(root).discover(Query())}
+
+
+def mark(folder) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text("{}")
+
+
+def test_names_follow_the_layout(tmp_path):
+    root = tmp_path / "zoo"
+    for path in ("org/b", "org/a", "org/a/sub", "org/a/sub/deeper", "alone"):
+        mark(root / path)
+    assert listed(root) == [("zoo/alone", None), ("org/a", None), ("org/a", "sub"), ("org/a", "sub/deeper"), ("org/b", None)]
+
+
+def test_the_root_itself_is_an_adapter_with_its_named_siblings_below(tmp_path):
+    root = tmp_path / "runs" / "out"
+    mark(root)
+    mark(root / "second")
+    assert listed(root) == [("runs/out", None), ("out/second", None)]
+
+
+def test_states_and_hidden_folders_of_a_training_output_are_not_looked_at(tmp_path):
+    mark(tmp_path / "org" / "run")
+    for name in ("checkpoint-500", ".cache", "__pycache__", "copy.partial"):
+        mark(tmp_path / "org" / "run" / name)
+        mark(tmp_path / "org" / name)
+    assert listed(tmp_path) == [("org/run", None)]
+
+
+def test_links_to_folders_are_not_followed(tmp_path):
+    mark(tmp_path / "zoo" / "org" / "a")
+    mark(tmp_path / "outside" / "b")
+    (tmp_path / "zoo" / "org" / "b").symlink_to(tmp_path / "outside" / "b")
+    (tmp_path / "zoo" / "org" / "loop").symlink_to(tmp_path / "zoo")
+    assert listed(tmp_path / "zoo") == [("org/a", None)]
+
+
+def test_very_deep_folders_are_not_searched(tmp_path):
+    mark(tmp_path.joinpath(*"abcdef"))
+    mark(tmp_path.joinpath(*"abcdefg"))
+    assert listed(tmp_path) == [("a/b", "c/d/e/f")]
+
+
+def test_a_limit_counts_repositories_not_adapters(tmp_path):
+    for path in ("org/a/x", "org/a/y", "org/b/x", "org/c"):
+        mark(tmp_path / path)
+    assert listed(tmp_path, limit=2) == [("org/a", "x"), ("org/a", "y"), ("org/b", "x")]
+    assert listed(tmp_path, limit=0) == []
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    folder = write_lora(tmp_path / "org" / "a")
+    os.mkfifo(folder / "README.md")
+    (listing,) = FolderHub(tmp_path).discover(Query())
+    assert sorted(listing.files) == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_the_revision_changes_with_any_file_that_matters_and_only_then(tmp_path):
+    folder = write_lora(tmp_path / "org" / "a")
+    write_lora(tmp_path / "org" / "b", seed=1)
+    first = revisions(tmp_path)
+    assert first["org/a"] != first["org/b"]
+    assert revisions(tmp_path) == first
+    (folder / "events.out").write_text("a log")
+    os.utime(folder / "adapter_config.json", (1, 1))
+    assert revisions(tmp_path) == first
+    weights = bytearray((folder / "adapter_model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+    second = revisions(tmp_path)
+    assert second["org/a"] != first["org/a"]
+    assert second["org/b"] == first["org/b"]
+    (folder / "README.md").write_text("card")
+    assert revisions(tmp_path)["org/a"] not in (first["org/a"], second["org/a"])
+
+
+def test_a_copy_elsewhere_has_the_same_revision(tmp_path):
+    write_lora(tmp_path / "one" / "org" / "a")
+    write_lora(tmp_path / "two" / "org" / "a")
+    assert revisions(tmp_path / "one") == revisions(tmp_path / "two")
+
+
+def test_a_listing_says_sizes_and_where(tmp_path):
+    folder = write_lora(tmp_path / "org" / "a")
+    hub = FolderHub(tmp_path)
+    (listing,) = hub.discover(Query())
+    size = (folder / "adapter_config.json").stat().st_size
+    assert listing.files["adapter_config.json"] == size
+    assert listing.location == str(folder)
+    assert hub.name == f"folder:{tmp_path}"
+    bundle = hub.open(listing)
+    assert bundle.size("adapter_config.json") == size
+    assert bundle.read("adapter_config.json", limit=size) == (folder / "adapter_config.json").read_bytes()
+    assert bundle.read_range("adapter_config.json", 1, 4) == (folder / "adapter_config.json").read_bytes()[1:4]
+
+
+def test_a_missing_folder_is_a_hub_error_with_the_way_out(tmp_path):
+    with pytest.raises(HubError, match=r"nowhere: no such folder; give hf, adapterhub, or a folder"):
+        FolderHub(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HubError, match="no such folder"):
+        FolderHub(tmp_path / "file")
+
+
+def test_an_empty_folder_lists_nothing(tmp_path):
+    assert listed(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../secret", "/etc/passwd", "sub/file", "sub\\file", "a\0b"])
+def test_only_plain_names_are_opened(tmp_path, name):
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "adapter").mkdir()
+    bundle = FolderBundle(tmp_path / "adapter")
+    for attempt in (
+        lambda: bundle.size(name),
+        lambda: bundle.read(name, limit=100),
+        lambda: bundle.read_range(name, 0, 1),
+    ):
+        with pytest.raises(AdapterError) as caught:
+            attempt()
+        assert caught.value.reason == "unsafe path"
+
+
+def test_missing_long_and_short_files_say_so(tmp_path):
+    (tmp_path / "ten").write_bytes(bytes(10))
+    bundle = FolderBundle(tmp_path)
+    cases = {
+        "file missing": lambda: bundle.read("none", limit=10),
+        "file too large": lambda: bundle.read("ten", limit=9),
+        "file truncated": lambda: bundle.read_range("ten", 5, 11),
+        "file unreadable": lambda: FolderBundle(tmp_path.parent).read_range(tmp_path.name, 0, 1),
+    }
+    for reason, attempt in cases.items():
+        with pytest.raises(AdapterError) as caught:
+            attempt()
+        assert caught.value.reason == reason
+    assert bundle.read("ten", limit=10) == bytes(10)
+
+
+def test_a_listing_of_another_hub_is_not_opened(tmp_path):
+    with pytest.raises(HubError, match="not from a folder"):
+        FolderHub(tmp_path).open(Listing("org/a", "r", None, {}))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a file name be any bytes")
+def test_a_name_that_is_no_text_can_be_printed_and_opened(tmp_path):
+    folder = tmp_path / "org" / os.fsdecode(b"caf\xe9")
+    write_lora(folder)
+    hub = FolderHub(tmp_path)
+    (listing,) = hub.discover(Query())
+    assert listing.repo == "org/caf\\xe9"
+    assert hub.open(listing).size("adapter_config.json") > 0
