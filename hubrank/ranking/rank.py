@@ -54,7 +54,8 @@ def rank_sources(packed: Packed, signature: Signature, *, estimator: str, top: i
     values = estimate(**{view: cosine[usable] for view, cosine in cosines.items()})
     background = measure_background(packed, estimate)
     scores = background.scores(values) if background is not None else None
-    raw = np.mean([cosine[usable] for cosine in cosines.values()], axis=0)
+    # The store's int8 leaves columns a little longer or shorter than 1, so that a twin could be nearer than near.
+    raw = np.clip(np.mean([cosine[usable] for cosine in cosines.values()], axis=0), -1.0, 1.0)
     coverage = packed.coverage(there)[usable]
     rows = []
     for rank, i in enumerate(np.argsort(-values, kind="stable")[:top], 1):
@@ -75,7 +76,7 @@ def rank_sources(packed: Packed, signature: Signature, *, estimator: str, top: i
         rows.append(row)
     missing = len(packed.sources) - len(usable)
     skipped = Counter(packed.left_out) + Counter({"no comparable sites": missing})
-    energy = energy_kept(blocks.values(), there)
+    energy = min(1.0, energy_kept(blocks.values(), there))
     verdict = judge(background, float(np.max(cosines["compute"][usable])), energy)
     return Ranked(tuple(rows), len(usable), dict(skipped), energy, verdict)
 
@@ -99,11 +100,14 @@ def judge(background: Background | None, nearest: float, energy: float) -> Verdi
 
 
 def _layers(packed: Packed, row: int, blocks: dict[View, FloatArray], there: NDArray[np.bool_]) -> tuple[float | None, ...]:
-    """Mean over the views and the sites of each layer, from layer 0; encoder before decoder."""
-    cosines = np.mean(list(packed.site_cosines(row, blocks).values()), axis=0)
+    """Mean over the views and the sites of each layer, from layer 0 to the adapter's last; encoder before decoder."""
+    cosines = np.clip(np.mean(list(packed.site_cosines(row, blocks).values()), axis=0), -1.0, 1.0)
     layers: dict[tuple[str, int], list[float]] = defaultdict(list)
+    counts: dict[str, int] = defaultdict(int)
     for site, cosine, mine in zip(packed.sites, cosines, there, strict=True):
-        if site.layer >= 0:
-            layers[site.stack, site.layer] += [float(cosine)] if mine and np.isfinite(cosine) else []
-    ordered = sorted(layers, key=lambda key: (key[0] == "decoder", key))
-    return tuple(float(np.mean(layers[key])) if layers[key] else None for key in ordered)
+        if mine and site.layer >= 0:
+            counts[site.stack] = max(counts[site.stack], site.layer + 1)
+            layers[site.stack, site.layer] += [float(cosine)] if np.isfinite(cosine) else []
+    stacks = sorted(counts, key=lambda stack: (stack == "decoder", stack))
+    means = (layers[stack, layer] for stack in stacks for layer in range(counts[stack]))
+    return tuple(float(np.mean(found)) if found else None for found in means)

@@ -117,6 +117,8 @@ def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener
     for note in notes:
         listener.note(note)
     packed = open_packed(zoo, name, METHOD)
+    if not packed.sources:
+        raise EmptyZooError(f"the {METHOD} sources for {name} have nothing in common: no site is adapted by a tenth of them")
     listener.stage(f"loading {name}")
     device = pick_device(settings.device)
     base = find_base(name, folder=folder, offline=settings.offline)
@@ -188,19 +190,26 @@ def choose_base(zoo: Zoo, given: str | None) -> tuple[str, Path | None]:
         return next(iter(bases)), None
     if given in bases:
         return given, None
-    name, equals, path = given.partition("=")
-    if equals and Path(path).expanduser().is_dir():
+    name, _, path = given.partition("=")
+    if name and (folder := _folder(path)) is not None:
         if name in bases:
-            return name, Path(path).expanduser()
+            return name, folder
         raise _nothing_for(name, bases)
-    folder = Path(given).expanduser()
-    if folder.is_dir():
+    if (folder := _folder(given)) is not None:
         return _base_of_folder(folder, bases), folder
     by_case = [base for base in bases if base.lower() == given.lower()]
     if by_case:
         return by_case[0], None
     _check_id(given)
     raise _nothing_for(given, bases)
+
+
+def _folder(text: str) -> Path | None:
+    try:
+        folder = Path(text).expanduser()
+        return folder if text and folder.is_dir() else None
+    except (OSError, RuntimeError):  # a name too long, a folder that may not be read, the home of an unknown user
+        return None
 
 
 def _base_of_folder(folder: Path, bases: Mapping[str, int]) -> str:
@@ -210,14 +219,14 @@ def _base_of_folder(folder: Path, bases: Mapping[str, int]) -> str:
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         claims.append(config.get("_name_or_path"))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         pass
     parts = folder.resolve().parts
     cached = (part.removeprefix("models--").replace("--", "/") for part in parts if part.startswith("models--"))
     claims += ["/".join(parts[-2:]), *cached]
     for claim in claims:
-        if claim in bases:
-            return str(claim)
+        if isinstance(claim, str) and claim in bases:
+            return claim
     by_name = [base for base in bases if base.rpartition("/")[2] == parts[-1]]
     if len(by_name) == 1:
         return by_name[0]
