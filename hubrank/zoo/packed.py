@@ -10,9 +10,9 @@ Width of a row: sites x (p^2 + p(p+1)) numbers. With p = 32 and 12 sites that is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import shutil
 import tempfile
 import tokenize
 from collections import Counter
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hubrank.errors import EmptyZooError, StoreDamagedError, StoreError
+from hubrank.errors import EmptyZooError, StoreDamagedError
 from hubrank.signatures.basis import Basis, SiteBasis, block_sizes, learn_basis, project
 from hubrank.types import Signature, Site, Source, View
 from hubrank.zoo.codec import source_from_json, source_to_json
@@ -198,7 +198,8 @@ def _matvec(rows: NDArray[np.float16], vector: FloatArray) -> FloatArray:
 
 
 def _write(folder: Path, packed: Packed) -> None:
-    from safetensors.numpy import save_file
+    """Put a matrix on disk, if that can be done: on a full or read-only disk the next search builds it again."""
+    from safetensors.numpy import save
 
     index = {
         "format": PACKED_FORMAT,
@@ -211,26 +212,21 @@ def _write(folder: Path, packed: Packed) -> None:
         "left_out": dict(packed.left_out),
         "sources": [source_to_json(source) for source in packed.sources],
     }
-    try:
+    tensors: dict[str, Any] = {"there": packed.there}
+    for i, directions in enumerate(packed.basis.sites.values()):
+        tensors |= {f"write.{i}": directions.write, f"read.{i}": directions.read}
+    with contextlib.suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-        try:
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder.parent, ignore_cleanup_errors=True) as scratch:
+            partial = Path(scratch) / "new"
+            partial.mkdir()
             np.save(partial / "rows.npy", packed.rows)
-            tensors: dict[str, Any] = {"there": packed.there}
-            for i, directions in enumerate(packed.basis.sites.values()):
-                tensors |= {f"write.{i}": directions.write, f"read.{i}": directions.read}
-            save_file(tensors, partial / "basis.safetensors")
+            (partial / "basis.safetensors").write_bytes(save(tensors))
             (partial / "index.json").write_text(json.dumps(index), encoding="utf-8", errors="replace")
-            old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
             if folder.exists():
-                folder.replace(old)
+                folder.replace(Path(scratch) / "old")
+            # Another search may have put its own there in between; one of the two stays, and they are the same.
             partial.replace(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(f"{folder.parent}: cannot be written ({reason}); free some space or use --cache-dir") from error
 
 
 def _read(folder: Path) -> Packed | None:

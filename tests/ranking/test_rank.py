@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from hubrank.errors import EmptyZooError
+from hubrank.ranking.background import Background
 from hubrank.ranking.estimators import DEFAULT
-from hubrank.ranking.rank import rank_sources
+from hubrank.ranking.rank import judge, rank_sources
 from hubrank.signatures.views import THREE_VIEWS, similarity, site_cosines
 from hubrank.zoo.packed import pack
 from tests.ranking.builders import BASE, families, modules, packed_of, random_deltas, rewritten, sign, source
@@ -173,6 +174,15 @@ def test_nothing_comparable(random, adapters):
 
 
 # The verdict.
+
+
+@pytest.mark.parametrize(("nearest", "relevant"), [(0.4, True), (0.21, True), (0.19, False), (-0.3, False)])
+def test_the_bar_is_half_of_what_is_usual_in_the_zoo(nearest, relevant):
+    background = Background(median=0.0, deviation=1.0, nearest=np.array([0.1, 0.4, 0.9], np.float32))
+    verdict = judge(background, nearest, 0.5)
+    assert verdict.relevant is relevant
+    assert f"a cosine of {nearest:.2f} with the target" in verdict.why
+    assert "(0.40 in the median); the zoo's basis holds 50% of the target" in verdict.why
 
 
 def test_a_relative_is_relevant(random, adapters):

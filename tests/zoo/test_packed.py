@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
 
 from hubrank.checkpoints.architectures import site_of
-from hubrank.errors import EmptyZooError, StoreError
+from hubrank.errors import EmptyZooError
 from hubrank.signatures.basis import block_sizes, project
 from hubrank.signatures.views import THREE_VIEWS, similarity, site_cosines
 from hubrank.types import Signature
@@ -314,10 +315,20 @@ def test_a_folder_of_another_base_in_its_place_is_not_believed(zoo, builds):
     assert open_packed(zoo, BASE, "lora").base == BASE
 
 
-def test_a_place_that_cannot_be_written_says_the_way_out(zoo):
+def test_a_matrix_that_cannot_be_written_is_used_all_the_same(zoo):
+    kept = open_packed(zoo, BASE, "lora")
+    shutil.rmtree(zoo.packed_folder)
     zoo.packed_folder.write_text("a file")
-    with pytest.raises(StoreError, match="--cache-dir"):
-        open_packed(zoo, BASE, "lora")
+    assert_same(open_packed(zoo, BASE, "lora"), kept)
+
+
+def test_matrices_outlive_no_store(zoo):
+    open_packed(zoo, BASE, "lora")
+    folder = zoo.folder
+    zoo.close()
+    shutil.rmtree(folder / "zoo")
+    Zoo(folder, create=True).close()
+    assert not (folder / "packed").exists()
 
 
 def test_packing_is_the_same_every_time():
