@@ -18,7 +18,8 @@ from hubrank.target.frameworks import import_peft, pick_device
 from hubrank.target.rows import Target, read_target
 from hubrank.target.tuning import TuningPlan, tune
 from hubrank.types import Ranking, Signature, TargetRun
-from hubrank.zoo.packed import Packed, open_packed
+from hubrank.zoo.packed import Packed
+from hubrank.zoo.packed_files import open_packed
 from hubrank.zoo.store import Zoo
 
 if TYPE_CHECKING:
