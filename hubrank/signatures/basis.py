@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from hubrank.types import FloatArray
 
-__all__ = ["Basis", "Projection", "SiteBasis", "energy_kept", "learn_basis", "overlaps", "project"]
+__all__ = ["Basis", "Projection", "SiteBasis", "energy_kept", "learn_basis", "overlaps", "project", "projected_cosines"]
 
 _MAX_COLUMNS = 4096  # of the stacked directions of a site; a larger zoo is sampled evenly
 
@@ -127,14 +126,21 @@ def overlaps(u: FloatArray, v: FloatArray, mine: FloatArray, my_v: FloatArray, m
     return np.stack([by_view[view.view] @ my_weights[:, i] for i, view in enumerate(THREE_VIEWS)], axis=1)
 
 
+def projected_cosines(one: Projection, other: Projection) -> FloatArray:
+    """The cosine of two projected adapters at each site: [sites, 3], one a view, NaN at sites that either lacks."""
+    out = np.full((len(one.there), len(THREE_VIEWS)), np.nan, np.float32)
+    for site in np.flatnonzero(one.there & other.there):
+        a, b = slice(*one.starts[site : site + 2]), slice(*other.starts[site : site + 2])
+        shared = overlaps(one.u[a], one.v[a], other.u[b], other.v[b], other.weights[b])
+        out[site] = (shared * one.weights[a]).sum(axis=0)
+    return out
+
+
 def energy_kept(projection: Projection) -> float:
     """Mean over views and present sites of the squared norm that a projection kept, from 0 to 1; NaN with no site."""
-    kept = []
-    for start, stop in pairwise(projection.starts):
-        if start < stop:
-            u, v, weights = projection.u[start:stop], projection.v[start:stop], projection.weights[start:stop]
-            kept.append((overlaps(u, v, u, v, weights) * weights).sum(axis=0))
-    return min(1.0, float(np.mean(kept))) if kept else float("nan")
+    if not projection.there.any():
+        return float("nan")
+    return min(1.0, float(np.nanmean(projected_cosines(projection, projection))))
 
 
 def _fits(factors: Factors, directions: SiteBasis) -> bool:

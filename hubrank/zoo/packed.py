@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hubrank.signatures.basis import Basis, Projection, learn_basis, overlaps, project
+from hubrank.signatures.basis import Basis, Projection, learn_basis, overlaps, project, projected_cosines
 from hubrank.signatures.encoding import quantise
 from hubrank.signatures.views import THREE_VIEWS
 from hubrank.types import Signature, Site, Source, View
@@ -91,13 +91,7 @@ class Packed:
 
     def site_cosines(self, row: int, target: Projection) -> FloatArray:
         """Cosine of one adapter with one source: [sites, 3], one a view, NaN at sites that either lacks."""
-        mine = self.source(row)
-        out = np.full((len(self.sites), len(THREE_VIEWS)), np.nan, np.float32)
-        for site in np.flatnonzero(target.there & mine.there):
-            span, ours = slice(*target.starts[site : site + 2]), slice(*mine.starts[site : site + 2])
-            shared = overlaps(mine.u[ours], mine.v[ours], target.u[span], target.v[span], target.weights[span])
-            out[site] = (shared * mine.weights[ours]).sum(axis=0)
-        return out
+        return projected_cosines(self.source(row), target)
 
     def coverage(self, target: Projection) -> FloatArray:
         """[n] part of the adapter's sites that each source has too."""
@@ -160,16 +154,15 @@ def pack(
             projections.append(projection)
         else:
             left_out["no comparable sites"] += 1
-    counts = np.array([np.diff(projection.starts) for projection in projections], dtype=np.int64).reshape(len(kept), -1)
-    running = np.concatenate([[0], np.cumsum(counts.T.ravel())])
     sites, n = len(basis.sites), len(kept)
+    counts = np.array([np.diff(projection.starts) for projection in projections], dtype=np.int64).reshape(n, sites)
+    running = np.concatenate([[0], np.cumsum(counts.T.ravel())])
     starts = running[np.arange(sites)[:, None] * n + np.arange(n + 1)]
-    # Site by site, source by source.
-    order = [(i, slice(*pr.starts[i : i + 2])) for i in range(sites) for pr in projections]
-    by_site = list(zip(order, [pr for _ in range(sites) for pr in projections], strict=True))
-    u, u_scale = _codes([pr.u[span] for (_, span), pr in by_site], basis.p)
-    v, v_scale = _codes([pr.v[span] for (_, span), pr in by_site], basis.p)
-    weights = np.concatenate([np.zeros((0, len(THREE_VIEWS)), np.float32), *(pr.weights[span] for (_, span), pr in by_site)])
+    # Site by site, in each source by source.
+    runs = [(one, slice(*one.starts[site : site + 2])) for site in range(sites) for one in projections]
+    u, u_scale = _codes([one.u[run] for one, run in runs], basis.p)
+    v, v_scale = _codes([one.v[run] for one, run in runs], basis.p)
+    weights = np.concatenate([np.zeros((0, len(THREE_VIEWS)), np.float32), *(one.weights[run] for one, run in runs)])
     return Packed(
         base=base,
         method=method,

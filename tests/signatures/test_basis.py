@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubrank.checkpoints.architectures import site_of
-from hubrank.signatures.basis import Basis, SiteBasis, block_sizes, energy_kept, learn_basis, project
+from hubrank.signatures.basis import Basis, SiteBasis, energy_kept, learn_basis, project, projected_cosines
 from hubrank.signatures.views import THREE_VIEWS, site_cosines
 from hubrank.types import Signature
 from tests.builders import MODULES, delta, dense, random_factors, random_signature, sign
@@ -22,17 +22,17 @@ def zoo_of(n: int, **options) -> list[Signature]:
 
 
 @given(seed=st.integers(0, 10**6), rank=st.integers(1, 4))
-def test_with_room_for_every_direction_dot_products_are_the_exact_cosines(seed, rank):
+def test_with_room_for_every_direction_projected_cosines_are_the_exact_ones(seed, rank):
     zoo = [random_signature(seed + i, rank=rank) for i in range(3)]
     basis = learn_basis(zoo, SHAPES, 16)
     projected = [project(signature, basis) for signature in zoo]
-    for blocks, there in projected:
-        assert there.all()
-        assert energy_kept(blocks.values(), there) == pytest.approx(1.0, abs=1e-4)
-    for view in THREE_VIEWS:
-        dots = (projected[0][0][view.view] * projected[1][0][view.view]).sum(axis=1)
+    for projection in projected:
+        assert projection.there.all()
+        assert energy_kept(projection) == pytest.approx(1.0, abs=1e-4)
+    found = projected_cosines(projected[0], projected[1])
+    for i, view in enumerate(THREE_VIEWS):
         exact = site_cosines(zoo[0], zoo[1], view)
-        assert dots == pytest.approx([exact[str(site)] for site in SITES], abs=1e-4)
+        assert found[:, i] == pytest.approx([exact[str(site)] for site in SITES], abs=1e-4)
 
 
 @pytest.mark.parametrize(("n", "d"), [(3, 40), (30, 10)])  # fewer stacked directions than dimensions, and more
@@ -57,28 +57,25 @@ def test_fewer_directions_than_asked_for_leave_the_rest_empty():
     (one,) = zoo_of(1, sites=MODULES[:1], rank=2)
     basis = learn_basis([one], {SITES[0]: (16, 16)}, 8)
     assert basis.sites[SITES[0]].read.shape == (16, 2)
-    blocks, there = project(one, basis)
-    assert {view: block.shape for view, block in blocks.items()} == {"compute": (1, 64), "read": (1, 36), "write": (1, 36)}
-    assert energy_kept(blocks.values(), there) == pytest.approx(1.0, abs=1e-5)
-
-
-def test_block_sizes():
-    assert block_sizes(3) == {"compute": 9, "read": 6, "write": 6}
+    projection = project(one, basis)
+    assert projection.u.shape == projection.v.shape == (2, 8)
+    assert not projection.u[:, 2:].any()
+    assert energy_kept(projection) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_what_a_projection_keeps_is_what_the_dense_projection_keeps():
     zoo = zoo_of(5, sites=MODULES[:1], rank=3)
     basis = learn_basis(zoo, {SITES[0]: (16, 16)}, 4)
     stranger = random_signature(99, sites=MODULES[:1], rank=3)
-    blocks, there = project(stranger, basis)
+    projection = project(stranger, basis)
     write, read = basis.sites[SITES[0]].write, basis.sites[SITES[0]].read
     f = stranger.factors[0]
     computes, reads, writes = dense(f), f.v @ f.v.T, f.u @ np.diag(np.sqrt(f.s)) @ f.u.T
     pairs = [(computes, write, read), (reads, read, read), (writes, write, write)]
     kept = [np.linalg.norm(left.T @ full @ right) ** 2 / np.linalg.norm(full) ** 2 for full, left, right in pairs]
-    assert [float((blocks[view] ** 2).sum()) for view in ("compute", "read", "write")] == pytest.approx(kept, abs=1e-5)
-    assert energy_kept(blocks.values(), there) == pytest.approx(np.mean(kept), abs=1e-5)
-    assert 0 < energy_kept(blocks.values(), there) < 0.9
+    assert projected_cosines(projection, projection)[0] == pytest.approx(kept, abs=1e-5)
+    assert energy_kept(projection) == pytest.approx(np.mean(kept), abs=1e-5)
+    assert 0 < energy_kept(projection) < 0.9
 
 
 def test_a_learned_basis_holds_a_family_that_a_random_one_of_its_size_does_not():
@@ -89,29 +86,33 @@ def test_a_learned_basis_holds_a_family_that_a_random_one_of_its_size_does_not()
     ]
     learned = learn_basis(family[:-1], {SITES[0]: (40, 40)}, 4)
     chance = Basis(4, {SITES[0]: SiteBasis(*(np.linalg.qr(rng.standard_normal((40, 4)))[0].astype(np.float32) for _ in "ud"))})
-    held, lost = ((energy_kept(b.values(), t)) for b, t in (project(family[-1], basis) for basis in (learned, chance)))
+    held, lost = (energy_kept(project(family[-1], basis)) for basis in (learned, chance))
     assert held > 0.999
     assert lost < 0.3
 
 
-def test_sites_that_an_adapter_lacks_or_has_with_other_shapes_are_zeros():
+def test_sites_that_an_adapter_lacks_or_has_with_other_shapes_have_no_columns():
     basis = learn_basis(zoo_of(3), SHAPES, 8)
     whole = random_signature(7)
     odd = random_signature(7, sites=MODULES[1:2], d_in=12)
     mixed = Signature((whole.factors[0], *odd.factors, whole.factors[3]))
-    blocks, there = project(mixed, basis)
-    full, _ = project(whole, basis)
-    assert there.tolist() == [True, False, False, True]
-    for view, block in blocks.items():
-        assert not block[1:3].any()
-        assert np.array_equal(block[[0, 3]], full[view][[0, 3]])
+    part, full = project(mixed, basis), project(whole, basis)
+    assert part.there.tolist() == [True, False, False, True]
+    for name in ("u", "v", "weights"):
+        whole_columns = getattr(full, name)
+        ends = [whole_columns[slice(*full.starts[i : i + 2])] for i in (0, 3)]
+        assert np.array_equal(getattr(part, name), np.concatenate(ends))
+    cosines = projected_cosines(part, full)
+    assert np.isnan(cosines[1:3]).all()
+    assert np.isfinite(cosines[[0, 3]]).all()
 
 
 def test_without_a_common_site_the_energy_is_unknown():
     basis = learn_basis(zoo_of(3), SHAPES, 8)
-    blocks, there = project(random_signature(0, sites=["encoder.layer.9.attention.self.query"]), basis)
-    assert not there.any()
-    assert np.isnan(energy_kept(blocks.values(), there))
+    nowhere = project(random_signature(0, sites=["encoder.layer.9.attention.self.query"]), basis)
+    assert not nowhere.there.any()
+    assert nowhere.u.shape == (0, 8)
+    assert np.isnan(energy_kept(nowhere))
 
 
 def test_adapters_of_another_shape_do_not_enter_the_basis_of_a_site():
@@ -142,6 +143,6 @@ def test_rank_and_shape_may_differ_between_sites():
     deltas = [delta(SITES[0], *random_factors(0, rank=1, d_out=8, d_in=20)), delta(SITES[1], *random_factors(1, rank=4))]
     signature = sign(deltas)
     basis = learn_basis([signature], {SITES[0]: (8, 20), SITES[1]: (16, 16)}, 8)
-    blocks, there = project(signature, basis)
-    assert there.all()
-    assert energy_kept(blocks.values(), there) == pytest.approx(1.0, abs=1e-5)
+    projection = project(signature, basis)
+    assert projection.there.all()
+    assert energy_kept(projection) == pytest.approx(1.0, abs=1e-5)

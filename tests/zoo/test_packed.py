@@ -8,14 +8,17 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from hubrank.checkpoints.architectures import site_of
 from hubrank.errors import EmptyZooError
-from hubrank.signatures.basis import block_sizes, project
+from hubrank.signatures.basis import project
 from hubrank.signatures.views import THREE_VIEWS, similarity, site_cosines
 from hubrank.types import Signature
-from hubrank.zoo import packed as module
-from hubrank.zoo.packed import choose_p, open_packed, pack
+from hubrank.zoo import packed as arithmetic
+from hubrank.zoo import packed_files as module
+from hubrank.zoo.packed import choose_p, pack
+from hubrank.zoo.packed_files import open_packed
 from hubrank.zoo.store import Zoo
 from tests.builders import BASE, MODULES, make_source, random_signature
 
@@ -55,17 +58,18 @@ def test_with_room_for_every_direction_packed_cosines_are_the_exact_ones():
     pairs = zoo_of(6)
     packed = packed_of(pairs, p=16)
     target = random_signature(0)
-    blocks, there = project(target, packed.basis)
-    cosines = packed.cosines(blocks, there)
-    for view in THREE_VIEWS:
+    projection = project(target, packed.basis)
+    cosines = packed.cosines(projection)
+    for i, view in enumerate(THREE_VIEWS):
         exact = [similarity(target, signature, view) for _, signature in pairs]
-        np.testing.assert_allclose(cosines[view.view], exact, atol=2e-3)
+        np.testing.assert_allclose(cosines[view.view], exact, atol=1e-2)
         for row, (_, signature) in enumerate(pairs):
-            found = packed.site_cosines(row, blocks)[view.view]
-            np.testing.assert_allclose(found, list(site_cosines(target, signature, view).values()), atol=2e-3)
-    assert packed.coverage(there).tolist() == [1.0] * 6
-    assert packed.rows.dtype == np.float16
-    assert packed.rows.shape == (6, 4 * (16 * 16 + 16 * 17))
+            found = packed.site_cosines(row, projection)[:, i]
+            np.testing.assert_allclose(found, list(site_cosines(target, signature, view).values()), atol=1e-2)
+    assert packed.coverage(projection).tolist() == [1.0] * 6
+    columns = sum(len(f.s) for _, signature in pairs for f in signature.factors)
+    assert packed.u.dtype == packed.v.dtype == np.int8
+    assert packed.u.shape == packed.v.shape == (columns, 16)
 
 
 def test_a_source_that_lacks_sites_is_compared_on_those_it_has():
@@ -74,24 +78,24 @@ def test_a_source_that_lacks_sites_is_compared_on_those_it_has():
     pairs[1] = (pairs[1][0], half)
     packed = packed_of(pairs, p=16)
     target = random_signature(50)
-    blocks, there = project(target, packed.basis)
+    projection = project(target, packed.basis)
     assert packed.there[1].tolist() == [True, True, False, False]
-    assert packed.coverage(there).tolist() == [1.0, 0.5, 1.0, 1.0]
-    for view in THREE_VIEWS:
-        cosines = packed.site_cosines(1, blocks)[view.view]
+    assert packed.coverage(projection).tolist() == [1.0, 0.5, 1.0, 1.0]
+    for i, view in enumerate(THREE_VIEWS):
+        cosines = packed.site_cosines(1, projection)[:, i]
         assert np.isnan(cosines).tolist() == [False, False, True, True]
-        assert packed.cosines(blocks, there)[view.view][1] == pytest.approx(cosines[:2].mean(), abs=1e-4)
+        assert packed.cosines(projection)[view.view][1] == pytest.approx(cosines[:2].mean(), abs=1e-4)
 
 
 def test_a_target_that_lacks_sites_is_compared_on_those_it_has():
     pairs = zoo_of(4)
     packed = packed_of(pairs, p=16)
     target = Signature(pairs[2][1].factors[3:])
-    blocks, there = project(target, packed.basis)
+    projection = project(target, packed.basis)
     for view in THREE_VIEWS:
         exact = [similarity(target, signature, view) for _, signature in pairs]
-        np.testing.assert_allclose(packed.cosines(blocks, there)[view.view], exact, atol=2e-3)
-    assert packed.coverage(there).tolist() == [1.0] * 4
+        np.testing.assert_allclose(packed.cosines(projection)[view.view], exact, atol=1e-2)
+    assert packed.coverage(projection).tolist() == [1.0] * 4
 
 
 def test_without_a_common_site_a_cosine_is_unknown():
@@ -101,31 +105,34 @@ def test_without_a_common_site_a_cosine_is_unknown():
     ]
     packed = packed_of(pairs, p=8)
     target = Signature(random_signature(2).factors[:2])
-    blocks, there = project(target, packed.basis)
+    projection = project(target, packed.basis)
     for view in ("compute", "read", "write"):
-        assert np.isnan(packed.cosines(blocks, there)[view]).tolist() == [False, True]
-    assert packed.coverage(there).tolist() == [1.0, 0.0]
-    nowhere, absent = project(random_signature(3, sites=["encoder.layer.9.x"]), packed.basis)
-    assert np.isnan(packed.cosines(nowhere, absent)["read"]).all()
-    assert packed.coverage(absent).tolist() == [0.0, 0.0]
+        assert np.isnan(packed.cosines(projection)[view]).tolist() == [False, True]
+    assert packed.coverage(projection).tolist() == [1.0, 0.0]
+    nowhere = project(random_signature(3, sites=["encoder.layer.9.x"]), packed.basis)
+    assert np.isnan(packed.cosines(nowhere)["read"]).all()
+    assert packed.coverage(nowhere).tolist() == [0.0, 0.0]
 
 
-def test_rows_are_the_sources_blocks_and_views_lie_one_after_another():
+def test_a_packed_source_is_its_projection():
     pairs = zoo_of(3)
+    pairs[1] = (pairs[1][0], Signature(pairs[1][1].factors[1:3]))
     packed = packed_of(pairs, p=8)
-    assert packed.spans() == {"compute": (0, 256), "read": (256, 400), "write": (400, 544)}
     for row, (_, signature) in enumerate(pairs):
-        blocks, _ = project(signature, packed.basis)
-        for view, block in packed.blocks(row).items():
-            np.testing.assert_allclose(block, blocks[view], atol=1e-3)
+        projection, stored = project(signature, packed.basis), packed.source(row)
+        assert np.array_equal(stored.starts, projection.starts)
+        assert np.array_equal(stored.weights, projection.weights)
+        for name in ("u", "v"):
+            np.testing.assert_allclose(getattr(stored, name), getattr(projection, name), atol=1e-2)
 
 
-def test_matvec_in_pieces_is_the_product(monkeypatch):
-    rng = np.random.default_rng(0)
-    rows, vector = rng.standard_normal((50, 7)).astype(np.float16), rng.standard_normal(7).astype(np.float32)
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 4 * 7 * 8)  # eight rows at a time
-    np.testing.assert_allclose(module._matvec(rows, vector), rows.astype(np.float64) @ vector, rtol=1e-4, atol=1e-4)
-    assert module._matvec(rows[:0], vector).shape == (0,)
+def test_comparing_in_pieces_changes_nothing(monkeypatch):
+    packed = packed_of(zoo_of(7), p=8)
+    target = project(random_signature(70), packed.basis)
+    whole = packed.cosines(target)
+    monkeypatch.setattr(arithmetic, "_CHUNK", 3)
+    for view, values in packed.cosines(target).items():
+        np.testing.assert_allclose(values, whole[view], atol=1e-6)
 
 
 def test_sources_with_nothing_to_compare_are_left_out_and_counted():
@@ -135,7 +142,7 @@ def test_sources_with_nothing_to_compare_are_left_out_and_counted():
     assert packed.sites == SITES  # rare's site is in under a tenth of the sources
     assert [s.repo for s in packed.sources] == [s.repo for s, _ in pairs[:20]]
     assert packed.left_out == {"no comparable sites": 2}
-    assert len(packed.rows) == len(packed.there) == 20
+    assert len(packed.there) == 20
     assert packed.learned_on == 22
 
 
@@ -147,15 +154,45 @@ def test_the_shape_of_a_site_is_the_one_most_sources_have():
 
 
 @pytest.mark.parametrize(
-    ("sites", "sources", "p"),
-    [(4, 10, 64), (12, 10, 64), (24, 10, 32), (100, 10, 16), (500, 10, 8), (12, 100_000, 16), (9999, 10**6, 8)],
+    ("columns", "sources", "p"),
+    [(96, 10, 256), (1000, 10, 256), (1100, 10, 128), (2000, 10, 128), (3584, 10, 64), (96, 50_000, 128), (9999, 10**6, 16)],
 )
-def test_p_keeps_a_row_and_the_whole_under_their_budgets(sites, sources, p):
-    assert choose_p(sites, sources) == p
-    row = 2 * sites * sum(block_sizes(p).values())
-    assert p == 8 or (row <= 256 * 1024 and row * sources <= 2 * 1024**3)
-    larger = 2 * sites * sum(block_sizes(2 * p).values())
-    assert p == 64 or larger > 256 * 1024 or larger * sources > 2 * 1024**3
+def test_p_keeps_a_source_and_the_whole_under_their_budgets(columns, sources, p):
+    assert choose_p(columns, sources) == p
+    size = 2 * columns * p
+    assert p == 16 or (size <= 512 * 1024 and size * sources <= 2 * 1024**3)
+    assert p == 256 or 2 * size > 512 * 1024 or 2 * size * sources > 2 * 1024**3
+
+
+def columns_of(**changes):
+    """Spoil the arrays that lie beside the basis."""
+
+    def spoil(raw: bytes) -> bytes:
+        return save({**load(raw), **{name: change(load(raw)[name]) for name, change in changes.items()}})
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        columns_of(starts=lambda a: a + 1),
+        columns_of(starts=lambda a: a[:, ::-1].copy()),
+        columns_of(starts=lambda a: a * 2),
+        columns_of(starts=lambda a: a.astype(np.int32)),
+        columns_of(starts=lambda a: a[:, :-1].copy()),
+        columns_of(starts=lambda a: np.where(a == a.max(), 2**62, a)),
+        columns_of(scales=lambda a: a[:-1].copy()),
+        columns_of(weights=lambda a: a[:, :2].copy()),
+    ],
+)
+def test_arrays_that_do_not_fit_each_other_are_built_again(zoo, builds, spoil):
+    first = open_packed(zoo, BASE, "lora")
+    (folder,) = zoo.packed_folder.iterdir()
+    path = folder / "basis.safetensors"
+    path.write_bytes(spoil(path.read_bytes()))
+    assert_same(open_packed(zoo, BASE, "lora"), first)
+    assert builds == ["learned", "learned"]
 
 
 # On disk
@@ -165,8 +202,8 @@ def assert_same(one, other) -> None:
     assert one.sources == other.sources
     assert one.sites == other.sites
     assert [(s.reads, s.writes) for s in one.sites] == [(s.reads, s.writes) for s in other.sites]
-    assert np.array_equal(one.rows, other.rows)
-    assert np.array_equal(one.there, other.there)
+    for name in ("starts", "u", "v", "scales", "weights"):
+        assert np.array_equal(getattr(one, name), getattr(other, name))
     assert (one.base, one.method, one.generation, one.learned_on, one.left_out) == (
         other.base,
         other.method,
@@ -183,7 +220,7 @@ def test_it_is_built_once_and_read_through_a_memory_map_afterwards(zoo, builds):
     first = open_packed(zoo, BASE, "lora")
     second = open_packed(zoo, BASE, "lora")
     assert builds == ["learned"]
-    assert isinstance(second.rows, np.memmap)
+    assert isinstance(second.u, np.memmap)
     assert_same(first, second)
     assert first.generation == zoo.generation == 10
     assert [source.repo for source in second.sources] == [f"org/{i:03}" for i in range(10)]
@@ -191,8 +228,7 @@ def test_it_is_built_once_and_read_through_a_memory_map_afterwards(zoo, builds):
 
 def test_it_finds_the_stored_source_that_is_the_target(zoo):
     packed = open_packed(zoo, BASE, "lora")
-    blocks, there = project(random_signature(7), packed.basis)
-    for values in packed.cosines(blocks, there).values():
+    for values in packed.cosines(project(random_signature(7), packed.basis)).values():
         assert values.argmax() == 7
         assert values[7] == pytest.approx(1.0, abs=0.02)
 
@@ -278,16 +314,16 @@ INDEX_DAMAGE = {
 
 @pytest.mark.parametrize(
     ("name", "spoil"),
-    [(name, spoil) for name in ("rows.npy", "basis.safetensors", "index.json") for spoil in DAMAGE.values()]
+    [(name, spoil) for name in ("u.npy", "v.npy", "basis.safetensors", "index.json") for spoil in DAMAGE.values()]
     + [("index.json", spoil) for spoil in INDEX_DAMAGE.values()],
-    ids=[f"{name}-{kind}" for name in ("rows", "basis", "index") for kind in DAMAGE]
+    ids=[f"{name}-{kind}" for name in ("u", "v", "basis", "index") for kind in DAMAGE]
     + [f"index-{kind}" for kind in INDEX_DAMAGE],
 )
 @pytest.mark.parametrize("moved_on", [False, True])
 def test_a_damaged_file_is_built_again(zoo, builds, name, spoil, moved_on):
     first = open_packed(zoo, BASE, "lora")
     (folder,) = zoo.packed_folder.iterdir()
-    assert {path.name for path in folder.iterdir()} == {"rows.npy", "basis.safetensors", "index.json"}
+    assert {path.name for path in folder.iterdir()} == {"u.npy", "v.npy", "basis.safetensors", "index.json"}
     path = folder / name
     if spoil is None:
         path.unlink()
