@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import settings
+
+# Before anything imports torch: threads that spin while they wait bring two test runs on one machine to a halt.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Slow machines make slow examples, not wrong ones; a failure in CI must be the same failure at home.
 settings.register_profile("hubrank", deadline=None, derandomize=True, max_examples=30, database=None)

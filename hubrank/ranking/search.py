@@ -102,8 +102,6 @@ def search(
     listener = listener or _Silent()
     _check(settings)
     task = target if isinstance(target, Target) else read_target(target)
-    for note in task.notes:
-        listener.note(f"{task.path}: {note}")
     opened = zoo or Zoo(cache_dir)
     try:
         return _search(task, opened, settings, listener)
@@ -114,7 +112,9 @@ def search(
 
 def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener) -> Ranking:
     name, folder = choose_base(zoo, settings.base)
-    notes = [f"base model {name}: the one with the most sources in the zoo"] if settings.base is None else []
+    notes = [f"{task.path}: {note}" for note in task.notes]
+    if settings.base is None:
+        notes.append(f"base model {name}: the one with the most sources in the zoo")
     for note in notes:
         listener.note(note)
     packed = open_packed(zoo, name, METHOD)
