@@ -124,7 +124,8 @@ def _oft_blocks(config: Mapping[str, Any], module: str, upper: FloatArray) -> ND
     if fields.boolean(config, "coft"):
         limit = fields.number(config, "eps", default=6e-5) / math.sqrt(len(upper))
         norms = np.sqrt(np.square(skew).sum(axis=(1, 2), keepdims=True))
-        skew *= np.minimum(1.0, limit / np.where(norms > 0, norms, max(limit, 1.0)))
+        shrink: NDArray[np.float64] = np.minimum(1.0, limit / np.where(norms > 0, norms, max(limit, 1.0)))
+        np.multiply(skew, shrink, out=skew)
     neumann = config.get("use_cayley_neumann")
     if neumann is None or fields.boolean(config, "use_cayley_neumann"):
         terms = fields.integer(config, "num_cayley_neumann_terms", default=5, high=_MAX_TERMS)
