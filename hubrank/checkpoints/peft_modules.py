@@ -145,8 +145,10 @@ class Budget:
         self._left -= entries
 
     def fits(self, shapes: Iterable[tuple[int, int]]) -> bool:
-        """Whether dense matrices of these shapes could all be had."""
-        return sum(out * into + min(out, into) ** 2 for out, into in shapes) <= self._left
+        """Whether dense matrices of these shapes, with their identities, could all be had."""
+        shapes = list(shapes)
+        sides = {min(shape) for shape in shapes} - set(self._identities)
+        return sum(out * into for out, into in shapes) + sum(side * side for side in sides) <= self._left
 
     def factors(self, dense: FloatArray, module: str) -> tuple[FloatArray, FloatArray]:
         """Exact (up, down) of a dense [d_out, d_in]: itself and the identity of the smaller side."""

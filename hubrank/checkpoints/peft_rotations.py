@@ -120,7 +120,7 @@ def _oft_blocks(config: Mapping[str, Any], module: str, upper: FloatArray) -> ND
     skew: NDArray[np.float64] = np.zeros((len(upper), block, block))
     rows, columns = np.triu_indices(block, 1)
     skew[:, rows, columns] = upper
-    skew -= skew.transpose(0, 2, 1).copy()
+    skew[:, columns, rows] = -upper
     if fields.boolean(config, "coft"):
         limit = fields.number(config, "eps", default=6e-5) / math.sqrt(len(upper))
         norms = np.sqrt(np.square(skew).sum(axis=(1, 2), keepdims=True))

@@ -89,14 +89,14 @@ def test_an_oft_before_the_series_changed_is_said(tmp_path):
 def test_of_large_rotations_the_largest_directions_are_kept(tmp_path, monkeypatch):
     tuned = oft(tmp_path, "cayley")
     whole = tuned.read()
-    monkeypatch.setattr(peft_modules, "MAX_ENTRIES", 30_000)
+    monkeypatch.setattr(peft_modules, "MAX_ENTRIES", 15_000)
     monkeypatch.setattr(peft_rotations, "_KEPT", 12)
     adapter = tuned.read()
     assert "largest directions" in adapter.warnings[1]
     for kept, delta in zip(adapter.deltas, whole.deltas, strict=True):
-        left, values, right = np.linalg.svd(delta.up @ delta.down)
+        values = np.linalg.svd(delta.up @ delta.down, compute_uv=False)
         assert kept.up.shape[1] == kept.down.shape[0] == 12
-        np.testing.assert_allclose(np.linalg.svd(kept.up @ kept.down)[1][:12], values[:12], atol=1e-5)
+        np.testing.assert_allclose(np.linalg.svd(kept.up @ kept.down, compute_uv=False)[:12], values[:12], atol=1e-5)
         lost = np.linalg.norm(delta.up @ delta.down - kept.up @ kept.down)
         np.testing.assert_allclose(lost, np.linalg.norm(values[12:]), atol=1e-4)
 
