@@ -9,6 +9,7 @@ functions import torch.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,14 @@ MAX_DRAWN = 1 << 25
 _VERA = Grammar.of("vera_lambda_[bd]")
 _FOURIERFT = Grammar.of("fourierft_spectrum")
 _PROJECTIONS = ("base_model.vera_A", "base_model.vera_B")
+_SHARED = re.compile(r"base_model\.vera_[AB](?:\.[^.]+)?")
 _SEEDS = 1 << 53  # what JSON numbers hold exactly
 
 
 def wanted_vera(names: Iterable[str], config: Mapping[str, Any] | None = None) -> list[str]:  # noqa: ARG001
     """The tensors of a file that :func:`read_vera` needs."""
     names = list(names)
-    return _VERA.wanted(names) + [name for name in names if name.startswith(_PROJECTIONS)]
+    return _VERA.wanted(names) + [name for name in names if _SHARED.fullmatch(name)]
 
 
 def wanted_fourierft(names: Iterable[str], config: Mapping[str, Any] | None = None) -> list[str]:  # noqa: ARG001

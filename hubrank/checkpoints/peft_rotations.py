@@ -140,10 +140,10 @@ def _neumann(skew: NDArray[np.float64], terms: int) -> NDArray[np.float64]:
         if terms > 1:
             out += 2 * skew
         if terms > 2:
-            power = skew @ skew
+            power = np.matmul(skew, skew)
             out += 2 * power
             for _ in range(3, terms - 1):
-                power = power @ skew
+                power = np.matmul(power, skew)
                 out += 2 * power
             out += power @ skew
     return out

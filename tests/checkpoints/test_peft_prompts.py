@@ -67,7 +67,7 @@ PROMPTS = {
         "PromptEncoderConfig",
         "gpt2-lm",
         "CAUSAL_LM",
-        {"encoder_hidden_size": 12, "encoder_reparameterization_type": "LSTM", "encoder_dropout": 0.1},
+        {"encoder_hidden_size": 12, "encoder_reparameterization_type": "LSTM", "encoder_dropout": 0.0},
     ),
     "multitask": ("MultitaskPromptTuningConfig", "t5", "SEQ_2_SEQ_LM", {"num_ranks": 2, "num_tasks": 1}),
 }
