@@ -132,16 +132,21 @@ def _dora(
         raise AdapterError("bad config", "there are magnitude vectors, but use_dora is not set")
     budget = Budget()
     room = budget.fits((delta.up.shape[0], delta.down.shape[1]) for delta in deltas)
-    exact, plain = [], []
+    exact: list[Delta] = []
+    plain: list[Delta] = []
     for (module, parts), delta in zip(modules.items(), deltas, strict=True):
         d_out, d_in = delta.up.shape[0], delta.down.shape[1]
         size = matrix(parts, "lora_magnitude_vector", module, ndim=parts.get("lora_magnitude_vector", delta.up).ndim).size
-        if size != d_out or delta.shift is not None:
+        if delta.shift is not None:
+            raise AdapterError("unsupported variant", "use_dora together with lora_bias")
+        if size != d_out:
             raise AdapterError("shape mismatch", f"{module[-120:]}: {size} magnitudes for {d_out} rows")
         magnitude = parts["lora_magnitude_vector"].reshape(d_out)
         plain.append(Delta(delta.site, down=delta.down, up=delta.up, shift=magnitude))
         embedding = "lora_embedding_A" in parts
-        weight = base_weight(base_tensors, module, config, d_out=d_out, d_in=d_in, transposed=embedding) if room else None
+        # All or nothing, and no weight more is fetched than what could be used.
+        wanted = base_tensors if room and len(exact) == len(plain) - 1 else None
+        weight = base_weight(wanted, module, config, d_out=d_out, d_in=d_in, transposed=embedding)
         if weight is not None:
             budget.take(weight.size, module)
             moved = weight + delta.up @ delta.down

@@ -113,7 +113,7 @@ def matrix(parts: Mapping[str, FloatArray], name: str, module: str, *, ndim: int
 
 
 def scale_of(config: Mapping[str, Any], module: str, rows: int | None, until: Clock, *, alpha: str = "lora_alpha") -> float:
-    """alpha / r, or alpha / sqrt(r) under rsLoRA, with what the config's patterns say of this module.
+    """alpha / r, or alpha / sqrt(r) under LoRA's rsLoRA, with what the config's patterns say of this module.
 
     Args:
         rows: the rank that the tensors have, where they show it.
@@ -128,7 +128,7 @@ def scale_of(config: Mapping[str, Any], module: str, rows: int | None, until: Cl
     if rows not in (None, r):
         raise AdapterError("shape mismatch", f"{module[-120:]} has rank {rows}, its config says {r}")
     a = fields.number({alpha: own} if own is not None else config, alpha, default=8.0)
-    return a / math.sqrt(r) if fields.boolean(config, "use_rslora") else a / r
+    return a / math.sqrt(r) if alpha == "lora_alpha" and fields.boolean(config, "use_rslora") else a / r
 
 
 class Budget:

@@ -114,9 +114,10 @@ def _vera_widths(
     for module, parts in modules.items():
         d_out = len(parts["vera_lambda_b"])
         weight = base_weight(base_tensors, module, config, d_out=d_out)
-        width = input_width(module, d_out) if weight is None else weight.shape[1]
-        if width is None and a is not None and same:
-            width = a.shape[1]
+        if weight is not None:
+            width: int | None = weight.shape[1]
+        else:
+            width = a.shape[1] if a is not None and same else input_width(module, d_out)
         if width is None:
             raise AdapterError("needs base", f"{module[-120:]}: the file does not say how wide its input is")
         widths[module] = width

@@ -153,10 +153,9 @@ def _cayley(skew: NDArray[np.float64], module: str) -> NDArray[np.float64]:
     """The transpose of (I - S)(I + S)^-1, which for skew S is (I - S)^-1 (I + S)."""
     identity = np.eye(skew.shape[1])
     try:
-        out: NDArray[np.float64] = np.linalg.solve(identity - skew, identity + skew)
+        return np.asarray(np.linalg.solve(identity - skew, identity + skew), dtype=np.float64)
     except np.linalg.LinAlgError:  # only rounding of huge entries makes I - S singular
         raise AdapterError("not finite", f"{module[-120:]}: its rotation overflows") from None
-    return out
 
 
 def read_boft(
@@ -206,14 +205,15 @@ def _deltas(
     name: str, config: Mapping[str, Any], rotations: list[_Rotation], base_tensors: BaseTensors | None
 ) -> tuple[list[Delta], list[str]]:
     budget = Budget()
-    weights = {}
+    weights: dict[str, FloatArray] = {}
     for rotation in rotations:
         d_out = None if rotation.scale is None else len(rotation.scale)
         weight = base_weight(base_tensors, rotation.module, config, d_out=d_out, d_in=rotation.width)
-        if weight is not None:
-            weights[rotation.module] = weight
-    exact = len(weights) == len(rotations) and budget.fits((w.shape[0], w.shape[1]) for w in weights.values())
-    if exact:
+        # All or nothing, and no weight more is fetched than what could be used.
+        if weight is None or not budget.fits((w.shape[0], w.shape[1]) for w in (*weights.values(), weight)):
+            break
+        weights[rotation.module] = weight
+    else:
         return [_change(rotation, weights[rotation.module], budget) for rotation in rotations], []
     whole = budget.fits((rotation.width, rotation.width) for rotation in rotations)
     warnings = [f"{name} {WITHOUT_BASE}"]

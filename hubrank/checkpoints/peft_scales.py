@@ -55,7 +55,8 @@ def read_ia3(
         AdapterError: a tensor is of the wrong shape or not finite; or the config is malformed.
     """
     budget = Budget()
-    plain, weights = [], {}
+    plain: list[Delta] = []
+    weights: dict[str, FloatArray] = {}
     modules = _IA3.modules(tensors)
     for module, parts in modules.items():
         scale = matrix(parts, "ia3_l", module)
@@ -63,10 +64,11 @@ def read_ia3(
             raise AdapterError("shape mismatch", f"{module[-120:]}: ia3_l has the shape {list(scale.shape)}")
         plain.append(vector_delta(module, np.log(np.maximum(np.abs(scale.ravel()), _SMALLEST))))
         d_out, d_in = (scale.shape[0], None) if scale.shape[1] == 1 else (None, scale.shape[1])
-        weight = base_weight(base_tensors, module, config, d_out=d_out, d_in=d_in)
-        if weight is not None:
+        # All or nothing, and no weight more is fetched than what could be used.
+        weight = base_weight(base_tensors, module, config, d_out=d_out, d_in=d_in) if len(weights) == len(plain) - 1 else None
+        if weight is not None and budget.fits((w.shape[0], w.shape[1]) for w in (*weights.values(), weight)):
             weights[module] = weight
-    if len(weights) < len(plain) or not budget.fits((w.shape[0], w.shape[1]) for w in weights.values()):
+    if len(weights) < len(plain):
         warnings = ["IA3 without the base weights: its scales, not the change of the weights"]
         return adapter_of(base, "ia3", plain, variant="ia3", warnings=warnings)
     exact = []

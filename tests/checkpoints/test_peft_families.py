@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
 from functools import cache
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
+from hubrank.checkpoints import peft_modules
 from hubrank.checkpoints.peft_families import PEFT_FAMILIES, read_peft, wanted_peft_tensors
+from hubrank.checkpoints.reader import read_adapter
 from hubrank.errors import AdapterError
+from hubrank.hubs.protocol import Listing
+from tests.builders import MemoryBundle
 from tests.checkpoints.peft_models import tune
 
 Q = {"target_modules": ["query", "dense"]}
@@ -179,6 +185,43 @@ def test_other_methods_are_refused_by_name(kind):
         assert len(str(caught.value)) < 100
     with pytest.raises(AdapterError, match="unsupported method"):
         read_peft({}, {}, "b")
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "variant"), [("LOHA", "lora", "loha"), ("IA3", "ia3", "ia3"), ("PREFIX_TUNING", "prefix", "prefix")]
+)
+def test_the_reader_takes_any_family(family, method, variant, tuned_as):
+    tuned = tuned_as(family)
+    files = {"adapter_config.json": json.dumps(tuned.config).encode(), "adapter_model.safetensors": save(dict(tuned.tensors))}
+    listing = Listing("org/one", "r1", None, {name: len(data) for name, data in files.items()})
+    adapter = read_adapter(listing, MemoryBundle(files))
+    assert (adapter.base, adapter.method, adapter.variant) == ("org/tiny", method, variant)
+    for one, other in zip(adapter.deltas, tuned.read().deltas, strict=True):
+        assert one.site == other.site
+        assert np.array_equal(one.up, other.up)
+
+
+class Asked(dict):
+    """Base weights that count what they are asked for."""
+
+    count = 0
+
+    def get(self, name, default=None):
+        self.count += 1
+        return super().get(name, default)
+
+
+@pytest.mark.parametrize("family", ["DORA", "IA3", "OFT", "BOFT"])
+def test_no_more_of_the_base_is_fetched_than_can_be_used(family, tuned_as, monkeypatch):
+    tuned = tuned_as(family)
+    whole, small = Asked(tuned.base), Asked(tuned.base)
+    read_peft(tuned.config, tuned.tensors, "b", base_tensors=whole)
+    monkeypatch.setattr(peft_modules, "MAX_ENTRIES", 6_000)
+    try:
+        read_peft(tuned.config, tuned.tensors, "b", base_tensors=small)
+    except AdapterError as error:
+        assert error.reason == "too large"  # noqa: PT017
+    assert small.count < whole.count
 
 
 def test_no_framework_is_loaded_to_read_what_needs_none():

@@ -76,7 +76,6 @@ def shared(a=(2, 8), b=(8, 2), value=1.0):
         (vera(**{f"{QUERY}.vera_lambda_d": None}), {}, "incomplete"),
         (vera(b=0), {}, "shape mismatch"),
         (vera(d=3), {}, "shape mismatch"),
-        (vera() | shared(a=(2, 7)), {}, "shape mismatch"),
         (vera() | shared(b=(7, 2)), {}, "shape mismatch"),
         (vera() | shared(a=(3, 8)), {}, "shape mismatch"),
         (vera() | shared(a=(16,)), {}, "shape mismatch"),
@@ -92,6 +91,13 @@ def test_a_vera_that_is_wrong(tensors, config, reason):
     with pytest.raises(AdapterError) as caught:
         read_vera({"r": 2, **config}, tensors, "b")
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("weight", [(8, 9), (7, 7), (8, 8, 1)])
+def test_projections_that_the_base_contradicts(weight):
+    base = {"encoder.layer.0.attention.self.query.weight": np.ones(weight, np.float32)}
+    with pytest.raises(AdapterError, match="shape mismatch"):
+        read_vera({"r": 2}, vera() | shared(), "b", base_tensors=base)
 
 
 def test_the_shared_projections_are_wanted():
