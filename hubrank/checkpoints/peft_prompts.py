@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["read_multitask", "read_p_tuning", "read_prefix", "read_prompt", "wanted_multitask", "wanted_prompt"]
 
 _PROMPT = "prompt_embeddings"
+_MAX_LAYERS = 1 << 10
 _TASKS = ("prefix_task_cols", "prefix_task_rows")
 
 
@@ -60,7 +61,7 @@ def read_prefix(
     Raises:
         AdapterError: the tensor is missing, not finite, or not of the shape that the config gives it.
     """
-    layers = fields.integer(config, "num_layers", default=0)
+    layers = fields.integer(config, "num_layers", default=0, high=_MAX_LAYERS)
     width = fields.integer(config, "token_dim", default=0)
     heads = fields.integer(config, "num_attention_heads", default=0)
     if width % heads:

@@ -36,6 +36,7 @@ __all__ = ["WITHOUT_BASE", "read_boft", "read_oft", "wanted_boft", "wanted_oft"]
 _OFT = Grammar.of("oft_R.weight", "oft_embedding_R.weight", "oft_r", "oft_s")
 _BOFT = Grammar.of("boft_R", "boft_s")
 _MAX_BLOCK = 1 << 12
+_MAX_SPLIT = 1 << 9  # the largest block that is worth a decomposition
 _MAX_TERMS = 64
 _KEPT = 256  # directions of M - I, where it is too large to be kept whole
 WITHOUT_BASE = "without the base weights: the rotation of each module's input, not the change of its weight"
@@ -246,10 +247,10 @@ def _descriptor(rotation: _Rotation, budget: Budget, *, whole: bool) -> Delta:
 
 def _leading(rotation: _Rotation, budget: Budget) -> tuple[FloatArray, FloatArray]:
     """(up, down) of M^T - I's largest directions; blocks do not mix, so each has its own."""
-    if len(rotation.stages) > 1:
-        raise AdapterError("too large", f"{rotation.module[-120:]}: a butterfly of {rotation.width} columns")
-    (blocks,) = rotation.stages
+    blocks = rotation.stages[0]
     size = blocks.shape[1]
+    if len(rotation.stages) > 1 or size > _MAX_SPLIT:
+        raise AdapterError("too large", f"{rotation.module[-120:]}: a rotation of {rotation.width} columns")
     if not np.isfinite(blocks).all():
         raise AdapterError("not finite", f"{rotation.module[-120:]}: its rotation overflows")
     left, values, right = np.linalg.svd(blocks - np.eye(size))

@@ -145,6 +145,7 @@ def test_the_order_of_tokens_does_not_matter(order, seed):
     [
         (read_prefix, {**PREFIX_CONFIG, "num_layers": 3}, (3, 32), "shape mismatch"),
         (read_prefix, {**PREFIX_CONFIG, "num_attention_heads": 3}, (3, 32), "bad config"),
+        (read_prefix, {**PREFIX_CONFIG, "num_layers": 1 << 20}, (3, 32), "bad config"),
         (read_prefix, {**PREFIX_CONFIG, "num_layers": None}, (3, 32), "bad config"),
         (read_prefix, {**PREFIX_CONFIG, "num_virtual_tokens": 4}, (3, 32), "shape mismatch"),
         (read_prefix, PREFIX_CONFIG, (3, 0), "shape mismatch"),

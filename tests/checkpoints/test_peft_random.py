@@ -93,6 +93,17 @@ def test_a_vera_that_is_wrong(tensors, config, reason):
     assert caught.value.reason == reason
 
 
+def test_what_is_drawn_again_is_bit_for_bit_what_training_had(tmp_path):
+    from peft import VeraConfig
+
+    tuned = tune("bert", VeraConfig(r=4, projection_prng_key=99, target_modules=["query", "dense"]), tmp_path, merge=False)
+    unsaved = {name: tensor for name, tensor in tuned.tensors.items() if "lambda" in name}
+    read = [read_vera(tuned.config, tensors, "b", base_tensors=tuned.base) for tensors in (tuned.tensors, unsaved)]
+    for one, other in zip(read[0].deltas, read[1].deltas, strict=True):
+        assert np.array_equal(one.up, other.up)
+        assert np.array_equal(one.down, other.down)
+
+
 @pytest.mark.parametrize("weight", [(8, 9), (7, 7), (8, 8, 1)])
 def test_projections_that_the_base_contradicts(weight):
     base = {"encoder.layer.0.attention.self.query.weight": np.ones(weight, np.float32)}
