@@ -1,14 +1,14 @@
-"""peft's LoRA (and rsLoRA): one low-rank delta a module.
+"""peft's LoRA (and rsLoRA), DoRA and AdaLoRA: one low-rank delta a module.
 
-Formula: ``scale * B @ A``, scale = alpha / r, or alpha / sqrt(r) under rsLoRA; peft 0.21, ``tuners/lora/layer.py``.
+Formulas (peft 0.21): LoRA ``s * B @ A``, s = alpha / r, or alpha / sqrt(r) under rsLoRA (``tuners/lora/layer.py``); DoRA
+``m / |W + d| * (W + d) - W`` with d as in LoRA and norms over rows (``lora/variants.py``); AdaLoRA
+``alpha / (init_r + 1e-5) * B @ (E * A)`` (``adalora/layer.py``). An embedding counts as a linear map
+[d, V] of one-hot tokens.
 """
 
 from __future__ import annotations
 
-import math
 import re
-import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,98 +16,189 @@ import numpy as np
 
 from hubrank.checkpoints import config as fields
 from hubrank.checkpoints.architectures import site_of
+from hubrank.checkpoints.base_tensors import BaseTensors, base_weight
+from hubrank.checkpoints.peft_modules import Budget, Grammar, adapter_of, deadline, matrix, scale_of
 from hubrank.errors import AdapterError
 from hubrank.types import Adapter, Delta
 
 if TYPE_CHECKING:
+    from hubrank.checkpoints.peft_modules import Parts
     from hubrank.types import FloatArray
 
-__all__ = ["read_lora", "wanted_tensors"]
+__all__ = ["read_adalora", "read_lora", "wanted_adalora", "wanted_tensors"]
 
-_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])(?:\.(?P<adapter>[^.]+))?\.weight")
-_WRAPPERS = ("base_model.model.", "base_model.")
+_BIAS = re.compile(r"(?P<module>.+)\.lora_B(?:\.[^.]+)?\.(?P<part>bias)")
+_LORA = Grammar(
+    (
+        *Grammar.of(
+            "lora_[AB].weight", "lora_embedding_[AB]", "lora_magnitude_vector", "lora_magnitude_vector.weight"
+        ).patterns,
+        _BIAS,
+    )
+)
+_ADALORA = Grammar.of("lora_[ABE]")
 # These kinds also change the base weights when training starts, so that B @ A alone is not what was learned.
 _CHANGES_BASE = ("pissa", "corda", "olora", "lora_ga", "loftq", "mica")
-_MATCH_SECONDS = 1.0  # of processor time for all patterns of an adapter together
-_MAX_RANK = 2048  # what factors beyond this hold is a full matrix, and takes as long
-_UNREAD = ("use_dora", "use_qalora", "use_bdlora")
+MAX_RANK = 2048
+"""What factors beyond this rank hold is a full matrix, and takes as long."""
+_UNREAD = (
+    "use_qalora",
+    "use_bdlora",
+    "arrow_config",
+    "monteclora_config",
+    "kasa_config",
+    "layer_replication",
+    "target_parameters",
+)
 
 
-def wanted_tensors(names: Iterable[str]) -> list[str]:
-    """The tensors of a file that :func:`read_lora` needs: no heads, no embeddings, no full copies of modules."""
-    return [name for name in names if _KEY.fullmatch(name)]
+def wanted_tensors(names: Iterable[str], config: Mapping[str, Any] | None = None) -> list[str]:  # noqa: ARG001
+    """The tensors of a file that :func:`read_lora` needs: no heads, no embedding matrices, no full copies of modules."""
+    return _LORA.wanted(names)
 
 
-def read_lora(config: Mapping[str, Any], tensors: Mapping[str, FloatArray], base: str) -> Adapter:
-    """Turn the LoRA tensors of one adapter into deltas.
+def read_lora(
+    config: Mapping[str, Any], tensors: Mapping[str, FloatArray], base: str, *, base_tensors: BaseTensors | None = None
+) -> Adapter:
+    """Turn the LoRA or DoRA tensors of one adapter into deltas.
+
+    The bias of B, where it has one, is the shift. DoRA with the base weights at hand is the exact change; without them
+    it is its LoRA part, and the magnitude vector m [d_out] as the shift. A warning says which.
 
     Args:
         config: adapter_config.json.
         tensors: A [r, d_in] and B [d_out, r] by key, as :func:`wanted_tensors` selects them.
         base: id of the base model.
+        base_tensors: the base model's weights, which only DoRA needs.
 
     Raises:
         AdapterError: a factor is missing, of the wrong shape, or not finite; or the config changes the formula in a way
             that is not read.
     """
     for flag in _UNREAD:
-        if fields.boolean(config, flag):
+        if config.get(flag):
             raise AdapterError("unsupported variant", f"{flag} is set")
+    dora = fields.boolean(config, "use_dora")
+    if not _LORA.wanted(tensors):
+        raise AdapterError("no LoRA tensors", "no lora_A and lora_B weights in the file")
+    modules = _LORA.modules(tensors)
+    until = deadline()
+    deltas = []
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused where finiteness is checked
+        for module, parts in modules.items():
+            down, up = _factors(module, parts)
+            scale = np.float32(scale_of(config, module, down.shape[0], until))
+            deltas.append(Delta(site_of(module), down=down, up=up * scale, shift=_bias(module, parts, up, scale)))
+        warnings = _warnings(config)
+        if dora or any("lora_magnitude_vector" in parts for parts in modules.values()):
+            deltas, warning = _dora(config, modules, deltas, base_tensors)
+            warnings.append(warning)
+    return adapter_of(base, "lora", deltas, variant="dora" if dora else "", warnings=warnings)
+
+
+def _warnings(config: Mapping[str, Any]) -> list[str]:
     warnings = []
     kind = config.get("init_lora_weights")
     if isinstance(kind, str) and kind.lower().startswith(_CHANGES_BASE):
         warnings.append(f"init_lora_weights={kind[:20]}: the update also changed the base weights, which are not here")
-    modules = _factors(tensors)
-    if not modules:
-        raise AdapterError("no LoRA tensors", "no lora_A and lora_B weights in the file")
+    if config.get("alora_invocation_tokens"):
+        warnings.append("alora_invocation_tokens: the update applies only after those tokens")
+    return warnings
+
+
+def _factors(module: str, parts: Parts) -> tuple[FloatArray, FloatArray]:
+    kinds = [kind for kind in ("lora_", "lora_embedding_") if kind + "A" in parts or kind + "B" in parts]
+    if len(kinds) > 1:
+        raise AdapterError("several adapters", f"{module[-120:]} is an embedding and a linear module at once")
+    kind = kinds[0] if kinds else "lora_"
+    a, b = matrix(parts, kind + "A", module), matrix(parts, kind + "B", module)
+    if a.shape[0] > MAX_RANK:
+        raise AdapterError("rank too large", f"{module[-120:]}: rank {a.shape[0]:,}; at most {MAX_RANK} are read")
+    if a.shape[0] != b.shape[1]:
+        raise AdapterError("shape mismatch", f"{module[-120:]}: A {list(a.shape)} and B {list(b.shape)} do not fit")
+    return a, b
+
+
+def _bias(module: str, parts: Parts, up: FloatArray, scale: np.float32) -> FloatArray | None:
+    if "bias" not in parts:
+        return None
+    bias = matrix(parts, "bias", module, ndim=1)
+    if len(bias) != len(up):
+        raise AdapterError("shape mismatch", f"{module[-120:]}: B has {len(up)} rows, its bias {len(bias)} entries")
+    shift: FloatArray = bias * scale
+    return shift
+
+
+def _dora(
+    config: Mapping[str, Any], modules: Mapping[str, Parts], deltas: list[Delta], base_tensors: BaseTensors | None
+) -> tuple[list[Delta], str]:
+    if not fields.boolean(config, "use_dora"):
+        raise AdapterError("bad config", "there are magnitude vectors, but use_dora is not set")
+    budget = Budget()
+    room = budget.fits((delta.up.shape[0], delta.down.shape[1]) for delta in deltas)
+    exact: list[Delta] = []
+    plain: list[Delta] = []
+    for (module, parts), delta in zip(modules.items(), deltas, strict=True):
+        d_out, d_in = delta.up.shape[0], delta.down.shape[1]
+        size = matrix(parts, "lora_magnitude_vector", module, ndim=parts.get("lora_magnitude_vector", delta.up).ndim).size
+        if delta.shift is not None:
+            raise AdapterError("unsupported variant", "use_dora together with lora_bias")
+        if size != d_out:
+            raise AdapterError("shape mismatch", f"{module[-120:]}: {size} magnitudes for {d_out} rows")
+        magnitude = parts["lora_magnitude_vector"].reshape(d_out)
+        plain.append(Delta(delta.site, down=delta.down, up=delta.up, shift=magnitude))
+        embedding = "lora_embedding_A" in parts
+        # All or nothing, and no weight more is fetched than what could be used.
+        wanted = base_tensors if room and len(exact) == len(plain) - 1 else None
+        weight = base_weight(wanted, module, config, d_out=d_out, d_in=d_in, transposed=embedding)
+        if weight is not None:
+            budget.take(weight.size, module)
+            moved = weight + delta.up @ delta.down
+            factor = magnitude / np.linalg.norm(moved, axis=1)
+            up, down = budget.factors(factor[:, None] * moved - weight, module)
+            exact.append(Delta(delta.site, down=down, up=up))
+    if len(exact) == len(plain):
+        return exact, "DoRA: the exact change of the base weights"
+    return plain, "DoRA without the base weights: its low-rank part, and its magnitudes as the shift"
+
+
+def wanted_adalora(names: Iterable[str], config: Mapping[str, Any] | None = None) -> list[str]:  # noqa: ARG001
+    """The tensors of a file that :func:`read_adalora` needs."""
+    return _ADALORA.wanted(names)
+
+
+def read_adalora(
+    config: Mapping[str, Any],
+    tensors: Mapping[str, FloatArray],
+    base: str,
+    *,
+    base_tensors: BaseTensors | None = None,  # noqa: ARG001
+) -> Adapter:
+    """Turn the tensors of an AdaLoRA into deltas; modules whose rank fell to 0 have none.
+
+    Args:
+        config: adapter_config.json; its ``r`` means nothing here.
+        tensors: A [r, d_in], B [d_out, r] and E [r, 1] by key; r is what training left of init_r.
+        base: id of the base model.
+        base_tensors: not needed.
+
+    Raises:
+        AdapterError: a factor is missing, of the wrong shape, or not finite; or the config is malformed.
+    """
+    started = fields.integer(config, "init_r", default=12)
+    pruned = bool(fields.mapping(config, "rank_pattern"))
+    alpha = fields.number(config, "lora_alpha", default=8.0)
+    # peft divides by the rank that training started with, also where some of it was pruned.
+    scale = np.float32((alpha if alpha > 0 else started) / (started + 1e-5))
     deltas = []
-    until = time.thread_time() + _MATCH_SECONDS
-    for module, (down, up) in sorted(modules.items(), key=lambda item: site_of(item[0])):
-        scale = _scale(config, module, down.shape[0], until)
-        with np.errstate(over="ignore"):  # what overflows is refused where finiteness is checked
-            deltas.append(Delta(site_of(module), down=down, up=up * np.float32(scale)))
-    repeated = [str(site) for site, n in Counter(delta.site for delta in deltas).items() if n > 1]
-    if repeated:
-        raise AdapterError("ambiguous modules", f"{repeated[0]} occurs more than once")
-    return Adapter(base, "lora", tuple(deltas), tuple(warnings))
-
-
-def _factors(tensors: Mapping[str, FloatArray]) -> dict[str, tuple[FloatArray, FloatArray]]:
-    parts: dict[str, dict[str, FloatArray]] = {}
-    for name, tensor in tensors.items():
-        match = _KEY.fullmatch(name)
-        if match is None:
+    for module, parts in _ADALORA.modules(tensors).items():
+        if pruned and {"lora_A", "lora_B", "lora_E"} <= set(parts) and parts["lora_E"].shape == (0, 1):
             continue
-        module = _strip(match["module"])
-        if match["part"] in parts.setdefault(module, {}):
-            raise AdapterError("several adapters", f"{module} has more than one lora_{match['part']}")
-        if not np.isfinite(tensor).all():
-            raise AdapterError("not finite", f"{name} holds NaN or infinity")
-        parts[module][match["part"]] = tensor
-    for module, found in parts.items():
-        if set(found) != {"A", "B"}:
-            raise AdapterError("incomplete", f"{module} lacks lora_{'B' if 'A' in found else 'A'}")
-        a, b = found["A"], found["B"]
-        if a.shape[:1] > (_MAX_RANK,):
-            raise AdapterError("rank too large", f"{module}: rank {a.shape[0]:,}; at most {_MAX_RANK} are read")
-        if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or 0 in (*a.shape, *b.shape):
-            raise AdapterError("shape mismatch", f"{module}: lora_A {list(a.shape)} and lora_B {list(b.shape)} do not fit")
-    return {module: (found["A"], found["B"]) for module, found in parts.items()}
-
-
-def _strip(module: str) -> str:
-    for wrapper in _WRAPPERS:
-        if module.startswith(wrapper):
-            return module.removeprefix(wrapper)
-    return module
-
-
-def _scale(config: Mapping[str, Any], module: str, rows: int, until: float) -> float:
-    # A config may give a module a rank or an alpha of its own; peft then computes the scale from those.
-    rank = fields.match_pattern(fields.mapping(config, "rank_pattern"), module, until=until)
-    alpha = fields.match_pattern(fields.mapping(config, "alpha_pattern"), module, until=until)
-    r = fields.integer({"r": rank} if rank is not None else config, "r", default=8)
-    if r != rows:
-        raise AdapterError("shape mismatch", f"{module} has rank {rows}, its config says {r}")
-    a = fields.number({"lora_alpha": alpha} if alpha is not None else config, "lora_alpha", default=8.0)
-    return a / math.sqrt(r) if fields.boolean(config, "use_rslora") else a / r
+        a, b, e = (matrix(parts, f"lora_{part}", module) for part in "ABE")
+        if not a.shape[0] == b.shape[1] == e.shape[0] or e.shape[1] != 1:
+            raise AdapterError("shape mismatch", f"{module[-120:]}: A {list(a.shape)}, B {list(b.shape)}, E {list(e.shape)}")
+        if len(a) > started or (len(a) < started and not pruned):
+            raise AdapterError("shape mismatch", f"{module[-120:]} has rank {len(a)}, its config says init_r {started}")
+        with np.errstate(over="ignore"):
+            deltas.append(Delta(site_of(module), down=a * e, up=b * scale))
+    return adapter_of(base, "lora", deltas, variant="adalora")

@@ -7,7 +7,7 @@ from typing import Any
 
 from hubrank.checkpoints import config as fields
 from hubrank.checkpoints.card import MAX_CARD_BYTES, card_facts, front_matter, plain
-from hubrank.checkpoints.peft_lora import read_lora, wanted_tensors
+from hubrank.checkpoints.peft_families import read_peft, wanted_peft_tensors
 from hubrank.checkpoints.safetensors_file import SafetensorsFile
 from hubrank.errors import AdapterError
 from hubrank.hubs.protocol import Bundle, Listing
@@ -15,7 +15,7 @@ from hubrank.types import Adapter, CardFacts
 
 __all__ = ["READER_VERSION", "read_adapter", "read_card"]
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Raised whenever more can be read, so that what was skipped is tried again."""
 
 CONFIG = "adapter_config.json"
@@ -33,16 +33,14 @@ def read_adapter(listing: Listing, bundle: Bundle) -> Adapter:
         raise AdapterError("no config", f"no {CONFIG}")
     config = fields.parse_config(CONFIG, bundle.read(CONFIG, limit=fields.MAX_CONFIG_BYTES))
     base = _base(config)
-    peft_type = config.get("peft_type")
-    if peft_type is None:
+    if config.get("peft_type") is None:
         raise AdapterError("unsupported format", f"{CONFIG} has no peft_type")
-    if peft_type != "LORA":
-        raise AdapterError("unsupported method", f"peft_type {plain(str(peft_type), 40)}")
+    wanted_peft_tensors((), config)  # an unsupported method is said before anything of the weights is read
     if PEFT_WEIGHTS not in listing.files:
         raise AdapterError("no weights", f"no {PEFT_WEIGHTS}")
     size = bundle.size(PEFT_WEIGHTS)
     file = SafetensorsFile(lambda start, stop: bundle.read_range(PEFT_WEIGHTS, start, stop), size)
-    return read_lora(config, file.read(wanted_tensors(file.tensors)), base)
+    return read_peft(config, file.read(wanted_peft_tensors(file.tensors, config)), base)
 
 
 def read_card(listing: Listing, bundle: Bundle) -> CardFacts:
