@@ -230,8 +230,10 @@ def _read_ia3(method: Mapping[str, Any], modules: Mapping[str, Module], base: st
         raise AdapterError("bad config", "(IA)^3 with r other than 1")
     scales, weights = {}, {}
     for path, module in modules.items():
-        found = module.take("lora_B", None, 1)[:, 0] * np.float32(alpha)
-        scales[path] = _spread(method, module, found) if path.rpartition(".")[2] in _FUSED else found
+        found = module.take("lora_B", None, 1)[:, 0]
+        spread = _spread(method, module, found) if path.rpartition(".")[2] in _FUSED else found
+        # LoRAMergedLinear multiplies all of a fused layer by alpha, the parts that are not adapted too.
+        scales[path] = np.float32(alpha) * spread
         weight = base_weight(base_tensors, path, scales[path].shape[0]) if base_tensors else None
         if weight is not None:
             weights[path] = weight
