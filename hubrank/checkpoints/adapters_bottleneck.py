@@ -71,7 +71,7 @@ def read_bottleneck(config: AdaptersConfig, method: Mapping[str, Any], tensors: 
     deltas = []
     for path, module in modules.items():
         if phm:
-            down, b_down, up, b_up = _phm_layers(module, shared, ln_before=ln_before, budget=budget)
+            down, b_down, up, b_up = _phm_layers(method, module, shared, ln_before=ln_before, budget=budget)
         else:
             down, b_down, up, b_up = _linear_layers(module, ln_before=ln_before)
         if ln_before:
@@ -107,13 +107,13 @@ def _linear_layers(module: Module, *, ln_before: bool) -> tuple[FloatArray, Floa
 
 
 def _phm_layers(
-    module: Module, shared: Module, *, ln_before: bool, budget: Budget
+    method: Mapping[str, Any], module: Module, shared: Module, *, ln_before: bool, budget: Budget
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    biased = method.get("phm_bias") is None or fields.boolean(method, "phm_bias")
     layers = []
     for part, position in ((f"adapter_down.{int(ln_before)}", "down"), ("adapter_up", "up")):
         weight = _phm_weight(module, shared, part, position, budget)
-        # phm_bias may be off.
-        bias = module.take(f"{part}.b", weight.shape[0]) if f"{part}.b" in module else np.zeros(weight.shape[0], np.float32)
+        bias = module.take(f"{part}.b", weight.shape[0]) if biased else np.zeros(weight.shape[0], np.float32)
         layers.append((weight, bias))
     (down, b_down), (up, b_up) = layers
     if up.shape[1] != down.shape[0]:

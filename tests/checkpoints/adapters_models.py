@@ -16,8 +16,14 @@ DIM, LAYERS, HEADS, VOCAB = 32, 2, 4, 60
 COMMON = {"hidden_size": DIM, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "intermediate_size": 64}
 T5 = {"d_model": DIM, "d_kv": 16, "d_ff": 64, "num_layers": LAYERS, "num_decoder_layers": 3, "num_heads": HEADS}
 BART = {
-    **{"d_model": DIM, "encoder_layers": LAYERS, "decoder_layers": 3, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64},
-    **{"encoder_attention_heads": HEADS, "decoder_attention_heads": HEADS, "decoder_start_token_id": 2},
+    "d_model": DIM,
+    "encoder_layers": LAYERS,
+    "decoder_layers": 3,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "encoder_attention_heads": HEADS,
+    "decoder_attention_heads": HEADS,
+    "decoder_start_token_id": 2,
 }
 SETTINGS = {
     "bert": COMMON,

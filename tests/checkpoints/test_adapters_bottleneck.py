@@ -142,10 +142,19 @@ def test_keys_and_configs_of_adapter_transformers_1_and_2(kind):
     }
     old = {
         "config": {
-            **{"MH_Adapter": True, "Output_Adapter": True, "LN_before": False, "LN_after": False, "leave_out": []},
-            **{"invertible_adapter": {"block_type": "nice", "reduction_factor": 2}, "reduction_factor": 16},
+            "MH_Adapter": True,
+            "Output_Adapter": True,
+            "LN_before": False,
+            "LN_after": False,
+            "leave_out": [],
+            "invertible_adapter": {"block_type": "nice", "reduction_factor": 2},
+            "reduction_factor": 16,
         },
-        **{"config_id": "9076f36a74755ac4", "hidden_size": 32, "model_type": "bert", "name": "a1", "type": kind},
+        "config_id": "9076f36a74755ac4",
+        "hidden_size": 32,
+        "model_type": "bert",
+        "name": "a1",
+        "type": kind,
     }
     adapter, new = read_one(old, old_tensors), read_one(config, tensors)
     assert adapter.variant == "double_seq_bn"
