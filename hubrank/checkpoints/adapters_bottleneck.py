@@ -18,7 +18,7 @@ import numpy as np
 
 from hubrank.checkpoints import config as fields
 from hubrank.checkpoints.adapters_config import AdaptersConfig
-from hubrank.checkpoints.adapters_weights import Budget, Module, collect, finish, split_key
+from hubrank.checkpoints.adapters_weights import SHARED_SLOT, Budget, Module, collect, finish, shared_module, split_key
 from hubrank.checkpoints.architectures import site_of
 from hubrank.errors import AdapterError
 from hubrank.types import Adapter, Delta
@@ -31,7 +31,6 @@ __all__ = ["read_bottleneck", "wanted_bottleneck"]
 _SLOT = "adapters"
 _PARTS = ("adapter_down", "adapter_up", "scaling", "adapter_norm_before", "adapter_norm_after", "gate")
 _UNUSED = ("adapter_norm_after", "gate")
-_SHARED_SLOT = "shared_parameters"
 _SHARED_PARTS = (
     *("phm_rule", "phm_rule_left", "phm_rule_right"),
     *(f"W_{position}{side}" for position in ("down", "up") for side in ("", "_left", "_right")),
@@ -45,7 +44,7 @@ def wanted_bottleneck(names: Iterable[str], config: AdaptersConfig, method: Mapp
     wanted = []
     for name in names:
         key = split_key(name, _SLOT, _PARTS)
-        shared = method.get("phm_layer") is True and split_key(name, _SHARED_SLOT, _SHARED_PARTS)
+        shared = method.get("phm_layer") is True and split_key(name, SHARED_SLOT, _SHARED_PARTS)
         if shared or (key and not key.part.startswith(_UNUSED)):
             wanted.append(name)
     return wanted
@@ -60,12 +59,7 @@ def read_bottleneck(config: AdaptersConfig, method: Mapping[str, Any], tensors: 
     warnings = _warnings(config, method, tensors)
     modules, name = collect(tensors, _SLOT, _PARTS, config.name)
     phm = fields.boolean(method, "phm_layer")
-    shared = Module("shared_parameters", {})
-    if phm:
-        groups, _ = collect(tensors, _SHARED_SLOT, _SHARED_PARTS, name)
-        if len(groups) > 1:
-            raise AdapterError("ambiguous modules", "shared_parameters occur at more than one module")
-        shared = next(iter(groups.values()), shared)
+    shared = shared_module(tensors if phm else {}, _SHARED_PARTS, name)
     ln_before = fields.boolean(method, "ln_before")
     budget = Budget()
     deltas = []

@@ -20,14 +20,24 @@ as many blocks of rows, and B A is block by block; the rest of the layer stays a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hubrank.checkpoints import config as fields
 from hubrank.checkpoints.adapters_config import AdaptersConfig
-from hubrank.checkpoints.adapters_weights import Budget, Module, base_weight, collect, dense_delta, finish, split_key
+from hubrank.checkpoints.adapters_weights import (
+    SHARED_SLOT,
+    Budget,
+    Module,
+    base_weights,
+    collect,
+    dense_delta,
+    finish,
+    shared_module,
+    split_key,
+)
 from hubrank.checkpoints.architectures import site_of
 from hubrank.checkpoints.base_tensors import BaseTensors
 from hubrank.errors import AdapterError
@@ -40,7 +50,7 @@ __all__ = ["read_lora_like", "wanted_lora_like"]
 
 _SLOT = "loras"
 _PARTS = ("lora_A", "lora_B", "m", "vera_B", "vera_D", "task_specific", "weights", "gate")
-_SHARED_SLOT, _SHARED_PARTS = "shared_parameters", ("lora_A", "lora_B")
+_SHARED_PARTS = ("lora_A", "lora_B")
 _FUSED = ("c_attn", "Wqkv", "in_proj", "qkv", "qkv_proj", "query_key_value")
 _QKV = ("q", "k", "v")
 _SMALLEST = 1e-6
@@ -61,7 +71,7 @@ def wanted_lora_like(names: Iterable[str], config: AdaptersConfig, method: Mappi
     wanted = []
     for name in names:
         key = split_key(name, _SLOT, _PARTS)
-        shared = _is_vera(method) and split_key(name, _SHARED_SLOT, _SHARED_PARTS)
+        shared = _is_vera(method) and split_key(name, SHARED_SLOT, _SHARED_PARTS)
         if shared or (key and not key.part.startswith("gate")):
             wanted.append(name)
     return wanted
@@ -97,10 +107,7 @@ def read_lora_like(
     multitask, vera, dora = architecture == "mtl_lora", _is_vera(method), fields.boolean(method, "use_dora")
     if multitask and (vera or dora):
         raise AdapterError("unsupported variant", "MTL-LoRA together with VeRA or DoRA")
-    shared = Module("shared_parameters", {})
-    if vera:
-        groups, _ = collect(tensors, _SHARED_SLOT, _SHARED_PARTS, name)
-        shared = next(iter(groups.values()), shared)
+    shared = shared_module(tensors if vera else {}, _SHARED_PARTS, name)
     budget = Budget()
     lows = {}
     for path, module in modules.items():
@@ -191,29 +198,22 @@ def _finish_dora(
     warnings: list[str],
     variant: str,
 ) -> Adapter:
-    magnitudes, weights = {}, {}
+    magnitudes = {}
     for path, module in modules.items():
         if path.rpartition(".")[2] in _FUSED:
             raise AdapterError("unsupported variant", f"{module.label}: DoRA of a fused layer, which the library cannot run")
-        rows = lows[path].up.shape[0]
-        magnitudes[path] = module.take("m.weight", rows, 1)
-        weight = base_weight(base_tensors, path, rows) if base_tensors else None
-        if weight is None:
-            break  # some exact and some not could not be compared
-        weights[path] = weight
-    if len(weights) == len(modules):
-        budget = Budget()
-        deltas = []
-        for path, low in lows.items():
-            weight, added = weights[path], _added(modules[path], low, weights[path])
-            factor = magnitudes[path] / np.linalg.norm(weight + added, axis=1, keepdims=True)
-            deltas.append(dense_delta(path, factor * (weight + scale * added) - weight, budget))
-        return finish(base, "lora", deltas, warnings, variant)
+        magnitudes[path] = module.take("m.weight", lows[path].up.shape[0], 1)
+    weights = base_weights(base_tensors, {path: len(magnitude) for path, magnitude in magnitudes.items()})
     deltas = []
+    if isinstance(weights, str):
+        for path, low in lows.items():
+            deltas.append(Delta(site_of(path), down=low.down, up=scale * low.up, shift=magnitudes[path][:, 0]))
+        warnings.append(f"DoRA {weights}: the low-rank part, with the magnitudes as shift")
+        return finish(base, "lora", deltas, warnings, variant)
     for path, low in lows.items():
-        shift = modules[path].take("m.weight", low.up.shape[0], 1)[:, 0]
-        deltas.append(Delta(site_of(path), down=low.down, up=scale * low.up, shift=shift))
-    warnings.append("DoRA without the base weights: the low-rank part, with the magnitudes as shift")
+        weight, added = weights[path], _added(modules[path], low, weights[path])
+        factor = magnitudes[path] / np.linalg.norm(weight + added, axis=1, keepdims=True)
+        deltas.append(dense_delta(path, factor * (weight + scale * added) - weight))
     return finish(base, "lora", deltas, warnings, variant)
 
 
@@ -228,26 +228,22 @@ def _read_ia3(method: Mapping[str, Any], modules: Mapping[str, Module], base: st
     alpha = 1.0 if gated else fields.number(method, "alpha", default=1.0)
     if fields.integer(method, "r", default=1) != 1:
         raise AdapterError("bad config", "(IA)^3 with r other than 1")
-    scales, weights = {}, {}
+    scales = {}
     for path, module in modules.items():
         found = module.take("lora_B", None, 1)[:, 0]
         spread = _spread(method, module, found) if path.rpartition(".")[2] in _FUSED else found
         # LoRAMergedLinear multiplies all of a fused layer by alpha, the parts that are not adapted too.
         scales[path] = np.float32(alpha) * spread
-        weight = base_weight(base_tensors, path, scales[path].shape[0]) if base_tensors else None
-        if weight is not None:
-            weights[path] = weight
-    exact = bool(modules) and len(weights) == len(modules)
-    budget = Budget()
+    weights = base_weights(base_tensors, {path: len(scale) for path, scale in scales.items()})
     deltas = []
     for path, scale in scales.items():
         shift = np.log(np.maximum(np.abs(scale), np.float32(_SMALLEST)))
-        if exact:
-            delta = dense_delta(path, (scale - 1)[:, None] * weights[path], budget)
-            deltas.append(Delta(delta.site, down=delta.down, up=delta.up, shift=shift))
-        else:
+        if isinstance(weights, str):
             empty_down, empty_up = np.zeros((0, 0), dtype=np.float32), np.zeros((len(scale), 0), dtype=np.float32)
             deltas.append(Delta(site_of(path), down=empty_down, up=empty_up, shift=shift))
+        else:
+            delta = dense_delta(path, (scale - 1)[:, None] * weights[path])
+            deltas.append(replace(delta, shift=shift))
     return finish(base, "ia3", deltas, [_GATED] if gated else [], "ia3")
 
 

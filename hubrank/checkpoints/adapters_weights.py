@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -24,10 +25,26 @@ from hubrank.types import Adapter, Delta
 if TYPE_CHECKING:
     from hubrank.types import FloatArray
 
-__all__ = ["Budget", "Key", "Module", "base_weight", "choose_name", "collect", "dense_delta", "finish", "split_key"]
+__all__ = [
+    "Budget",
+    "Key",
+    "Module",
+    "base_weights",
+    "choose_name",
+    "collect",
+    "dense_delta",
+    "finish",
+    "shared_module",
+    "split_key",
+]
+
+SHARED_SLOT = "shared_parameters"
 
 MAX_ELEMENTS = 1 << 27
 """Of all arrays that one adapter's tensors are multiplied out to: 512 MB in float32; a LLaMA-size Compacter needs a third."""
+
+MAX_EXACT = 1 << 28
+"""Of the base weights whose exact updates are made: 1 GB; RoBERTa-large under (IA)^3 needs 0.6."""
 
 # Slots of adapter-transformers 1 and 2 (loading.py, legacy_weights_mapping).
 _LEGACY = MappingProxyType(
@@ -93,14 +110,15 @@ class Module:
 
     Attributes:
         path: of the module, without the slot.
+        parts: its tensors, by what follows the adapter's name in their keys.
     """
 
     def __init__(self, path: str, parts: Mapping[str, FloatArray]) -> None:
         self.path = path
-        self._parts = parts
+        self.parts = parts
 
     def __contains__(self, part: str) -> bool:
-        return part in self._parts
+        return part in self.parts
 
     @property
     def label(self) -> str:
@@ -113,7 +131,7 @@ class Module:
         Raises:
             AdapterError: it is missing, of another shape, or holds NaN or infinity.
         """
-        tensor = self._parts.get(part)
+        tensor = self.parts.get(part)
         if tensor is None:
             raise AdapterError("incomplete", f"{self.label} lacks {part}")
         fits = tensor.ndim == len(shape) and all(
@@ -149,6 +167,18 @@ def collect(
     return {path: Module(path, grouped[path]) for path in ordered}, chosen
 
 
+def shared_module(tensors: Mapping[str, FloatArray], parts: Collection[str], name: str | None) -> Module:
+    """What all layers of an adapter share; without tensors where a file has none.
+
+    Raises:
+        AdapterError: the file holds it for several adapters, or at several places.
+    """
+    found, _ = collect(tensors, SHARED_SLOT, parts, name)
+    if len(found) > 1:
+        raise AdapterError("ambiguous modules", f"{SHARED_SLOT} at more than one module")
+    return Module(SHARED_SLOT, {}) if not found else Module(SHARED_SLOT, next(iter(found.values())).parts)
+
+
 class Budget:
     """Bounds what an adapter's tensors are multiplied out to, which a small hostile file could make enormous."""
 
@@ -162,11 +192,34 @@ class Budget:
             raise AdapterError("shape mismatch", f"the tensors multiply out to more than {MAX_ELEMENTS:,} numbers")
 
 
-def base_weight(base_tensors: BaseTensors, module: str, rows: int) -> FloatArray | None:
-    """The base model's weight of a module, [rows, d_in] as of a torch Linear; None where it cannot be had.
+def base_weights(base_tensors: BaseTensors | None, rows: Mapping[str, int]) -> dict[str, FloatArray] | str:
+    """The base model's weights of all modules, [rows, d_in] as of a torch Linear, or why an exact update cannot be had.
 
-    Keys of an adapter may start with the name of the base model inside a model with heads (``bert.``), or not.
+    It is all of them or none, because exact updates and descriptions could not be compared with each other.
+
+    Args:
+        rows: of the weight, by the module's path in the adapter's keys.
+
+    Raises:
+        AdapterError: a weight is of another shape; the base model is another one.
     """
+    if base_tensors is None:
+        return "without the base weights"
+    weights = {}
+    elements = 0
+    for module, count in rows.items():
+        weight = _base_weight(base_tensors, module, count)
+        if weight is None:
+            return "without the base weights"
+        weights[module] = weight
+        elements += weight.size
+        if elements > MAX_EXACT:
+            return "of a model too large for exact updates"
+    return weights
+
+
+def _base_weight(base_tensors: BaseTensors, module: str, rows: int) -> FloatArray | None:
+    # Keys of an adapter may start with the name of the base model inside a model with heads (bert.), or not.
     weight = base_tensors.get(f"{module}.weight")
     if weight is None and "." in module:
         weight = base_tensors.get(f"{module.partition('.')[2]}.weight")
@@ -179,14 +232,20 @@ def base_weight(base_tensors: BaseTensors, module: str, rows: int) -> FloatArray
     return weight
 
 
-def dense_delta(module: str, update: FloatArray, budget: Budget) -> Delta:
+def dense_delta(module: str, update: FloatArray) -> Delta:
     """An update [d_out, d_in] that has no small factors: itself and an identity on its smaller side."""
     rows, columns = update.shape
-    small = min(rows, columns)
-    budget.spend(small * small + rows * columns)
-    eye = np.eye(small, dtype=np.float32)
+    eye = _identity(min(rows, columns))
     dense = update.astype(np.float32, copy=False)
     return Delta(site_of(module), down=dense, up=eye) if rows <= columns else Delta(site_of(module), down=eye, up=dense)
+
+
+@lru_cache(maxsize=4)
+def _identity(size: int) -> FloatArray:
+    # Every site of a model needs the same few.
+    eye = np.eye(size, dtype=np.float32)
+    eye.flags.writeable = False
+    return eye
 
 
 def finish(base: str, method: str, deltas: Sequence[Delta], warnings: Iterable[str] = (), variant: str = "") -> Adapter:

@@ -218,3 +218,31 @@ def test_base_weights_of_another_model_are_refused():
     state = {key: value[:5] for key, value in model_with("bert", "ia3").base_model.state_dict().items() if value.ndim}
     with pytest.raises(AdapterError, match="shape mismatch"):
         read_one(config, tensors, StateDict(state))
+
+
+def test_exact_updates_of_a_large_model_are_not_made(monkeypatch):
+    monkeypatch.setattr("hubrank.checkpoints.adapters_weights.MAX_EXACT", 3000)
+    for method in ("dora", "ia3"):
+        config, tensors = example("bert", method)
+        state = StateDict(model_with("bert", method).base_model.state_dict())
+        large, free = read_one(config, tensors, state), read_one(config, tensors)
+        for delta, other in zip(large.deltas, free.deltas, strict=True):
+            close(full(delta), full(other), 0)
+            close(delta.shift, other.shift, 0)
+        assert method == "ia3" or "too large" in large.warnings[0]
+
+
+def test_one_missing_base_weight_makes_all_sites_descriptions():
+    config, tensors = example("bert", "dora")
+    state = model_with("bert", "dora").base_model.state_dict()
+    state.pop("encoder.layer.1.attention.self.value.weight")
+    adapter = read_one(config, tensors, StateDict(state))
+    assert "without the base weights" in adapter.warnings[0]
+    assert all(delta.shift is not None for delta in adapter.deltas)
+
+
+def test_shared_factors_at_two_places_are_refused():
+    config, tensors = example("bert", "vera")
+    twice = {**tensors, **{key.replace("bert.shared", "other.shared"): value for key, value in tensors.items()}}
+    with pytest.raises(AdapterError, match="ambiguous modules"):
+        read_one(config, twice)
