@@ -95,10 +95,9 @@ def _orthogonal(module: Module, unit: int, rank: int) -> FloatArray:
     base = module.take(f"units.{unit}.{_BASE}", d, d)
     reflectors = np.tril(original.T.astype(np.float64), -1)
     taus = 2 / (1 + (reflectors**2).sum(axis=0))
-    q = np.eye(d, rank)
-    for i in reversed(range(rank)):
-        v = reflectors[:, i].copy()
-        v[i] = 1
-        q -= taus[i] * np.outer(v, v @ q)
+    reflectors += np.eye(d, rank)
+    # The product of the reflections I - tau v v^T is I - V T V^T, where T^-1 holds 1 / tau and, above them, V^T V.
+    inverse = np.triu(reflectors.T @ reflectors, 1) + np.diag(1 / taus)
+    q = np.eye(d, rank) - reflectors @ np.linalg.solve(inverse, reflectors[:rank].T)
     q *= np.trunc(np.diagonal(original))
     return np.ascontiguousarray((base @ q.astype(np.float32)).T)

@@ -115,6 +115,14 @@ def test_what_does_not_fit_is_refused(change, reason):
     assert caught.value.reason == reason
 
 
+def test_huge_numbers_are_refused():
+    config, tensors = example("bert", "loreft[r=4]")
+    for value in (1e30, 1e38):
+        huge = {key: np.full_like(array, value) for key, array in tensors.items()}
+        with pytest.raises(AdapterError, match="not finite"):
+            read_one(config, huge)
+
+
 def test_a_full_orthogonal_projection_is_not_read():
     with pytest.raises(AdapterError, match="unsupported variant"):
         read_one(*example("bert", "loreft[r=32]"))
