@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hubrank.errors import AdapterError
-from hubrank.types import Adapter, Delta, Factors, Signature
+from hubrank.types import Adapter, Delta, Factors, Signature, Site
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hubrank.types import FloatArray
 
-__all__ = ["TOLERANCE", "canonical_factors", "sign_adapter"]
+__all__ = ["SHIFT", "TOLERANCE", "canonical_factors", "sign_adapter"]
 
 TOLERANCE = 1e-3
 """Singular values below this part of the largest are dropped: zero-padded ranks, and what float16 files round to."""
+
+SHIFT = ".shift"
+"""Ends the module name of a site that holds a shift."""
 
 MAX_RANK = 64
 """Directions kept at one site; norms still come from the whole spectrum."""
@@ -32,12 +35,16 @@ MAX_RANK = 64
 def sign_adapter(adapter: Adapter) -> Signature:
     """The signature of an adapter.
 
+    A shift is a linear map too, from the one number that is always 1: it becomes factors of rank 1 at a site of its own,
+    named ``MODULE.shift``, and everything that holds for updates holds for it. Its compute cosine is that of the two shifts.
     Sites whose update is exactly zero carry no direction and are left out.
 
     Raises:
         AdapterError: every update is zero (an adapter that was never trained), or an update overflows.
     """
-    factors = canonical_factors(adapter.deltas)
+    low_rank = [delta for delta in adapter.deltas if len(delta.down)]
+    shifts = [_as_update(delta) for delta in adapter.deltas if delta.shift is not None]
+    factors = canonical_factors([*low_rank, *shifts])
     if not factors:
         raise AdapterError("all zero", "every update is zero; the adapter was never trained")
     return Signature(tuple(sorted(factors, key=lambda f: f.site)))
@@ -54,6 +61,14 @@ def canonical_factors(deltas: Sequence[Delta]) -> list[Factors]:
     for _, group in groupby(by_shape, key=_shapes):
         out += _batch(list(group))
     return out
+
+
+def _as_update(delta: Delta) -> Delta:
+    if delta.shift is None:
+        raise ValueError(f"{delta.site} has no shift")
+    site = delta.site
+    shift_site = Site(site.stack, site.layer, f"{site.module}{SHIFT}", reads="1", writes=site.writes)
+    return Delta(shift_site, down=np.ones((1, 1), np.float32), up=delta.shift.reshape(-1, 1))
 
 
 def _shapes(delta: Delta) -> tuple[int, int, int]:
