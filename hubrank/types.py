@@ -101,12 +101,14 @@ class Source:
         revision: commit sha, or for a folder the sha1 of the files that were read.
         subfolder: where in the repository the adapter lies; None for its root.
         base: id of the base model the adapter was trained on.
-        method: the PEFT method, such as ``lora``.
+        method: the group of methods whose updates can be compared, such as ``lora``.
         rank: the largest rank among its sites.
         card: what its card says.
         warnings: what a user should know before trusting it.
         location: for a folder hub, the adapter's folder.
         gone: no longer upstream.
+        variant: the method in full, such as ``loha``; empty where ``method`` says it all.
+        part: where one file holds several methods that were trained together, which of them after the first; else None.
     """
 
     hub: str
@@ -120,11 +122,19 @@ class Source:
     warnings: tuple[str, ...] = ()
     location: str | None = None
     gone: bool = False
+    variant: str = ""
+    part: str | None = None
 
     @property
     def name(self) -> str:
-        """``org/name`` or ``org/name/subfolder``."""
-        return f"{self.repo}/{self.subfolder}" if self.subfolder else self.repo
+        """``org/name`` or ``org/name/subfolder``, with ``#part`` where it is one of several in a file."""
+        whole = f"{self.repo}/{self.subfolder}" if self.subfolder else self.repo
+        return f"{whole}#{self.part}" if self.part else whole
+
+    @property
+    def full_method(self) -> str:
+        """The method, and the variant where that says more."""
+        return f"{self.method} ({self.variant})" if self.variant and self.variant != self.method else self.method
 
     @property
     def task(self) -> str | None:

@@ -32,11 +32,14 @@ from hubrank.types import Signature, Source
 from hubrank.zoo.codec import decode_source, encode_source
 from hubrank.zoo.disk import IN_DATABASE, BytesDisk
 
-__all__ = ["CACHE_TAG", "Skip", "Zoo", "cache_folder", "clear_store", "source_id"]
+__all__ = ["CACHE_TAG", "PARTS", "Skip", "Zoo", "cache_folder", "clear_store", "source_id"]
 
 CACHE_TAG = "CACHEDIR.TAG"
 _TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is hubrank's cache; see https://bford.info/cachedir/\n"
 _LOCK_SECONDS = 30.0
+
+PARTS = ("lora", "bottleneck", "prefix", "prompt", "ia3", "bias", "rotation", "reft")
+"""What a further part of a file may be: its method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,14 @@ def cache_folder(given: str | Path | None = None) -> Path:
     return Path(platformdirs.user_cache_dir("hubrank")).absolute()
 
 
-def source_id(hub: str, repo: str, subfolder: str | None) -> str:
+def source_id(hub: str, repo: str, subfolder: str | None, part: str | None = None) -> str:
     """The ID of a source in the store: 32 hex digits."""
-    return hashlib.sha256("\0".join((hub, repo, subfolder or "")).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    words = (hub, repo, subfolder or "", *((part,) if part else ()))
+    return hashlib.sha256("\0".join(words).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _identity(source: Source) -> str:
+    return source_id(source.hub, source.repo, source.subfolder, source.part)
 
 
 def clear_store(folder: Path) -> int:
@@ -159,9 +167,9 @@ class Zoo:
         """Sources per base, most first."""
         return dict(Counter(source.base for source in self.sources()).most_common())
 
-    def get(self, hub: str, repo: str, subfolder: str | None) -> Source | None:
+    def get(self, hub: str, repo: str, subfolder: str | None, part: str | None = None) -> Source | None:
         """One source, or None."""
-        data = self._get(f"source/{source_id(hub, repo, subfolder)}")
+        data = self._get(f"source/{source_id(hub, repo, subfolder, part)}")
         if data is None:
             return None
         with self._located():
@@ -173,31 +181,33 @@ class Zoo:
         Raises:
             StoreDamagedError: it is missing or cannot be read.
         """
-        data = self._get(f"signature/{source_id(source.hub, source.repo, source.subfolder)}")
+        data = self._get(f"signature/{_identity(source)}")
         if data is None:
             raise self._damaged(f"{source.name} has no signature")
         with self._located():
             return decode_signature(data)
 
-    def put(self, source: Source, signature: Signature) -> None:
-        """Store a source whole, in one transaction."""
-        identity = source_id(source.hub, source.repo, source.subfolder)
+    def put(self, source: Source, signature: Signature, *parts: tuple[Source, Signature]) -> None:
+        """Store a source whole, with the other parts of its file if it has any, in one transaction."""
         with self._writing() as cache:
-            cache.set(f"source/{identity}", encode_source(source))
-            cache.set(f"signature/{identity}", encode_signature(signature))
-            cache.delete(f"skip/{identity}")
+            # A former revision may have had parts that this one lacks.
+            for part in PARTS:
+                for kind in ("source", "signature"):
+                    cache.delete(f"{kind}/{source_id(source.hub, source.repo, source.subfolder, part)}")
+            for one, its in ((source, signature), *parts):
+                cache.set(f"source/{_identity(one)}", encode_source(one))
+                cache.set(f"signature/{_identity(one)}", encode_signature(its))
+            cache.delete(f"skip/{_identity(source)}")
 
-    def mark_gone(self, source: Source) -> None:
-        """Keep a source that left its hub, marked."""
+    def mark(self, source: Source, *, gone: bool) -> None:
+        """Keep a source that left its hub, marked, or take the mark off again."""
         with self._writing() as cache:
-            identity = source_id(source.hub, source.repo, source.subfolder)
-            cache.set(f"source/{identity}", encode_source(replace(source, gone=True)))
+            cache.set(f"source/{_identity(source)}", encode_source(replace(source, gone=gone)))
 
-    def mark_back(self, source: Source) -> None:
-        """Take the mark off again."""
-        with self._writing() as cache:
-            identity = source_id(source.hub, source.repo, source.subfolder)
-            cache.set(f"source/{identity}", encode_source(replace(source, gone=False)))
+    def parts(self, source: Source) -> list[Source]:
+        """A source and the other parts of its file."""
+        found = (self.get(source.hub, source.repo, source.subfolder, part) for part in (None, *PARTS))
+        return [one for one in found if one is not None]
 
     def put_skip(self, hub: str, repo: str, subfolder: str | None, skip: Skip) -> None:
         """Remember that a revision could not be read; a former, readable revision of it stays as it is."""
@@ -239,7 +249,7 @@ class Zoo:
                 if kind == "source":
                     source = decode_source(data or b"")
                     self.signature(source)
-                    if source_id(source.hub, source.repo, source.subfolder) != identity:
+                    if _identity(source) != identity:
                         wrong.append(f"{key} holds {source.name}, which belongs elsewhere")
                 elif kind == "signature" and f"source/{identity}" not in known:
                     wrong.append(f"{key} belongs to no source")

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from hubrank.checkpoints.reader import read_adapter, read_card
+from hubrank.checkpoints.reader import read_adapters, read_card
 from hubrank.errors import AdapterError
 from hubrank.hubs.protocol import Hub, Listing, Query
 from hubrank.signatures.canonical import sign_adapter
-from hubrank.types import Source, SyncReport
+from hubrank.types import Adapter, CardFacts, Source, SyncReport
 from hubrank.zoo.store import Skip, Zoo
 
 __all__ = ["Event", "sync_hubs"]
@@ -86,42 +86,51 @@ def _sync_one(zoo: Zoo, hub: Hub, listing: Listing, query: Query, name: str) -> 
     known = zoo.get(hub.name, listing.repo, listing.subfolder)
     if known is not None and known.revision == listing.revision:
         if known.gone:
-            zoo.mark_back(known)
+            for part in zoo.parts(known):
+                zoo.mark(part, gone=False)
         return "unchanged"
     skipped = zoo.get_skip(hub.name, listing.repo, listing.subfolder)
     if skipped is not None and skipped.revision == listing.revision:
         return skipped
     try:
         bundle = hub.open(listing)
-        adapter = read_adapter(listing, bundle)
-        if query.bases and adapter.base not in query.bases:
+        adapters = read_adapters(listing, bundle)
+        base = adapters[0].base
+        if query.bases and base not in {canonical_name(wanted) for wanted in query.bases}:
             # A matter of this query, not of the adapter: nothing is remembered.
-            return Skip(name, listing.revision, "other base", adapter.base)
-        signature = sign_adapter(adapter)
+            return Skip(name, listing.revision, "other base", base)
+        signatures = [sign_adapter(adapter) for adapter in adapters]
         card = read_card(listing, bundle)
     except AdapterError as error:
         skip = Skip(name, listing.revision, error.reason, error.detail)
         if error.lasting:
             zoo.put_skip(hub.name, listing.repo, listing.subfolder, skip)
         return skip
-    source = Source(
+    sources = [_source(hub, listing, adapter, card, first=adapter is adapters[0]) for adapter in adapters]
+    first, *others = zip(sources, signatures, strict=True)
+    zoo.put(*first, *others)
+    return "added" if known is None else "updated"
+
+
+def _source(hub: Hub, listing: Listing, adapter: Adapter, card: CardFacts, *, first: bool) -> Source:
+    return Source(
         hub=hub.name,
         repo=listing.repo,
         revision=listing.revision,
         subfolder=listing.subfolder,
         base=adapter.base,
         method=adapter.method,
-        rank=max(delta.down.shape[0] for delta in adapter.deltas),
+        rank=max(len(delta.down) for delta in adapter.deltas),
         card=card,
         warnings=adapter.warnings,
         location=listing.location,
+        variant=adapter.variant,
+        part=None if first else adapter.method,
     )
-    zoo.put(source, signature)
-    return "added" if known is None else "updated"
 
 
 def _mark_gone(zoo: Zoo, hub: Hub, seen: set[tuple[str, str | None]]) -> int:
     left = [source for source in zoo.sources() if source.hub == hub.name and (source.repo, source.subfolder) not in seen]
     for source in left:
-        zoo.mark_gone(source)
+        zoo.mark(source, gone=True)
     return len(left)

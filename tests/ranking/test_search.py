@@ -102,7 +102,7 @@ def zoo_of(folder: Path, *bases: str, method: str = "lora", gone: bool = False) 
             found = source(f"org/a{i:02}", base=name, method=method)
             zoo.put(found, sign(random_deltas(random, modules())))
             if gone:
-                zoo.mark_gone(found)
+                zoo.mark(found, gone=True)
     return folder
 
 

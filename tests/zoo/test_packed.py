@@ -251,7 +251,7 @@ def test_a_little_growth_reuses_the_basis_and_a_fifth_more_learns_it_anew(zoo, b
 def test_a_source_that_left_or_changed_learns_the_basis_anew(zoo, builds, change):
     open_packed(zoo, BASE, "lora")
     if change == "gone":
-        zoo.mark_gone(make_source("org/003"))
+        zoo.mark(make_source("org/003"), gone=True)
     else:
         zoo.put(make_source("org/003", revision="b" * 40), random_signature(77))
     packed = open_packed(zoo, BASE, "lora")

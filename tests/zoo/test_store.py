@@ -111,13 +111,13 @@ def test_sources_by_base_and_method(zoo):
 def test_gone_sources_are_kept_but_not_shown(zoo):
     source = make_source()
     zoo.put(source, random_signature(0))
-    zoo.mark_gone(source)
+    zoo.mark(source, gone=True)
     assert zoo.sources() == []
     assert zoo.bases() == {}
     (gone,) = zoo.sources(gone=True)
     assert gone.gone
     assert zoo.signature(gone).factors
-    zoo.mark_back(gone)
+    zoo.mark(gone, gone=False)
     assert zoo.sources() == [source]
 
 
@@ -127,8 +127,8 @@ def test_every_change_of_the_sources_raises_the_generation_and_a_skip_does_not(z
     for change in (
         lambda: zoo.put(source, random_signature(0)),
         lambda: zoo.put(source, random_signature(0)),
-        lambda: zoo.mark_gone(source),
-        lambda: zoo.mark_back(source),
+        lambda: zoo.mark(source, gone=True),
+        lambda: zoo.mark(source, gone=False),
     ):
         change()
         seen.append(zoo.generation)
