@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hubrank.checkpoints import config as fields
-from hubrank.checkpoints.card import MAX_CARD_BYTES, card_facts, front_matter, plain
+from hubrank.checkpoints.base_names import canonical_base
+from hubrank.checkpoints.card import MAX_CARD_BYTES, base_on_card, card_facts, front_matter, plain
 from hubrank.checkpoints.peft_lora import read_lora, wanted_tensors
 from hubrank.checkpoints.safetensors_file import SafetensorsFile
 from hubrank.errors import AdapterError
@@ -32,7 +34,7 @@ def read_adapter(listing: Listing, bundle: Bundle) -> Adapter:
     if CONFIG not in listing.files:
         raise AdapterError("no config", f"no {CONFIG}")
     config = fields.parse_config(CONFIG, bundle.read(CONFIG, limit=fields.MAX_CONFIG_BYTES))
-    base = _base(config)
+    base, warnings = _base(config, listing, bundle)
     peft_type = config.get("peft_type")
     if peft_type is None:
         raise AdapterError("unsupported format", f"{CONFIG} has no peft_type")
@@ -42,21 +44,24 @@ def read_adapter(listing: Listing, bundle: Bundle) -> Adapter:
         raise AdapterError("no weights", f"no {PEFT_WEIGHTS}")
     size = bundle.size(PEFT_WEIGHTS)
     file = SafetensorsFile(lambda start, stop: bundle.read_range(PEFT_WEIGHTS, start, stop), size)
-    return read_lora(config, file.read(wanted_tensors(file.tensors)), base)
+    adapter = read_lora(config, file.read(wanted_tensors(file.tensors)), base)
+    return replace(adapter, warnings=(*warnings, *adapter.warnings))
 
 
 def read_card(listing: Listing, bundle: Bundle) -> CardFacts:
     """The facts of the card, from the listing where the hub gives them there, else from README.md."""
+    return card_facts(_front(listing, bundle))
+
+
+def _front(listing: Listing, bundle: Bundle) -> Mapping[str, Any]:
     if listing.card:
-        return card_facts(listing.card)
+        return listing.card
     if "README.md" not in listing.files:
-        return CardFacts()
+        return {}
     length = min(bundle.size("README.md"), MAX_CARD_BYTES)
-    return card_facts(front_matter(bundle.read_range("README.md", 0, length)))
+    return front_matter(bundle.read_range("README.md", 0, length))
 
 
-def _base(config: Mapping[str, Any]) -> str:
-    name = plain(fields.text(config, "base_model_name_or_path") or "", 200)
-    if not name:
-        raise AdapterError("no base model", f"{CONFIG} names no base_model_name_or_path")
-    return name
+def _base(config: Mapping[str, Any], listing: Listing, bundle: Bundle) -> tuple[str, tuple[str, ...]]:
+    """The base model's id, and what to warn of; the config's name counts, the card's helps out."""
+    return canonical_base(fields.text(config, "base_model_name_or_path"), base_on_card(_front(listing, bundle)))

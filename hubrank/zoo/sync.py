@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from hubrank.checkpoints.base_names import canonical_name
 from hubrank.checkpoints.reader import read_adapter, read_card
 from hubrank.errors import AdapterError
 from hubrank.hubs.protocol import Hub, Listing, Query
@@ -94,7 +95,7 @@ def _sync_one(zoo: Zoo, hub: Hub, listing: Listing, query: Query, name: str) -> 
     try:
         bundle = hub.open(listing)
         adapter = read_adapter(listing, bundle)
-        if query.bases and adapter.base not in query.bases:
+        if query.bases and adapter.base not in {canonical_name(base) for base in query.bases}:
             # A matter of this query, not of the adapter: nothing is remembered.
             return Skip(name, listing.revision, "other base", adapter.base)
         signature = sign_adapter(adapter)
