@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hubrank.checkpoints import config as fields
+from hubrank.checkpoints.bare_files import MANIFEST, read_bare, read_manifest
 from hubrank.checkpoints.base_names import canonical_base
 from hubrank.checkpoints.card import MAX_CARD_BYTES, base_on_card, card_facts, front_matter, plain
 from hubrank.checkpoints.peft_lora import read_lora, wanted_tensors
@@ -31,6 +32,8 @@ def read_adapter(listing: Listing, bundle: Bundle) -> Adapter:
         AdapterError: it cannot be read; the reason is a short phrase that sync counts.
         HubError: the hub does not answer.
     """
+    if CONFIG not in listing.files and MANIFEST in listing.files:
+        return read_bare(listing, bundle)
     if CONFIG not in listing.files:
         raise AdapterError("no config", f"no {CONFIG}")
     config = fields.parse_config(CONFIG, bundle.read(CONFIG, limit=fields.MAX_CONFIG_BYTES))
@@ -49,8 +52,12 @@ def read_adapter(listing: Listing, bundle: Bundle) -> Adapter:
 
 
 def read_card(listing: Listing, bundle: Bundle) -> CardFacts:
-    """The facts of the card, from the listing where the hub gives them there, else from README.md."""
-    return card_facts(_front(listing, bundle))
+    """The facts of the card, from the listing where the hub gives them there, else README.md; a manifest says the task."""
+    facts = card_facts(_front(listing, bundle))
+    if CONFIG not in listing.files and MANIFEST in listing.files:
+        task = read_manifest(bundle).task
+        return replace(facts, task=task) if task else facts
+    return facts
 
 
 def _front(listing: Listing, bundle: Bundle) -> Mapping[str, Any]:
