@@ -35,9 +35,13 @@ def sign_adapter(adapter: Adapter) -> Signature:
     Sites whose update is exactly zero carry no direction and are left out.
 
     Raises:
-        AdapterError: every update is zero (an adapter that was never trained), or an update overflows.
+        AdapterError: every update is zero (an adapter that was never trained), or only a shift, or an update overflows.
     """
-    factors = canonical_factors(adapter.deltas)
+    if all(0 in delta.down.shape for delta in adapter.deltas):
+        raise AdapterError(
+            "unsupported method", f"{adapter.variant or adapter.method} only shifts, which no signature holds yet"
+        )
+    factors = canonical_factors([delta for delta in adapter.deltas if 0 not in delta.down.shape])
     if not factors:
         raise AdapterError("all zero", "every update is zero; the adapter was never trained")
     return Signature(tuple(sorted(factors, key=lambda f: f.site)))

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from hubrank import sync
 from hubrank.checkpoints.bare_families import read_bare_ia3, read_bare_prefix, read_bare_prompt, read_bare_tuned, tuned_names
 from hubrank.checkpoints.bare_files import METHODS, parse_manifest, read_bare
 from hubrank.checkpoints.peft_lora import read_lora, wanted_tensors
@@ -380,3 +381,16 @@ def test_real_lora_files_read_alike_from_either_kind(name, sites):
     adapter = read_lora(config, file.read(wanted_tensors(file.tensors)), "b")
     assert len(adapter.deltas) == (sites or len(adapter.deltas)) > 0
     assert all(delta.site.layer >= 0 and delta.site.reads != delta.site.module for delta in adapter.deltas)
+
+
+def test_a_sync_of_bare_files_adds_or_skips_and_never_breaks(tmp_path):
+    folder = manifest(tmp_path / "zoo" / "org" / "prompt", task="sst2")
+    np.save(folder / "w.npy", np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32))
+    folder = manifest(tmp_path / "zoo" / "org" / "ia3", method="ia3", weights="w.pt")
+    import torch
+
+    (folder / "w.pt").write_bytes(saved({"encoder.block.0.layer.0.SelfAttention.k.multi_lora_b": torch.ones(4, 1) * 2}))
+    manifest(tmp_path / "zoo" / "org" / "wrong", method="magic")
+    report = sync([tmp_path / "zoo"], cache_dir=tmp_path / "cache")
+    assert report.added == 1
+    assert dict(report.skipped) == {"unsupported method": 1, "bad config": 1}
