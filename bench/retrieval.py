@@ -40,7 +40,8 @@ from hubrank.signatures.views import WeightedView, similarity
 from hubrank.target.base import find_base, load_base
 from hubrank.target.tuning import TuningPlan, tune
 from hubrank.types import Adapter, Signature, Source
-from hubrank.zoo.packed import open_packed, pack
+from hubrank.zoo.packed import pack
+from hubrank.zoo.packed_files import open_packed
 
 QUERY_SEED = 1000  # the zoo's seeds are below 100
 SHUFFLES = 2000
@@ -133,7 +134,7 @@ def evaluate(queries: list[Query], zoo: Zoo) -> dict[str, Any]:
     tasks = [str(source.task) for source in sources]
     signatures = [zoo.signature(source) for source in sources]
     flat = [flatten(read_source(source)) for source in sources]
-    small = {p: pack(BASE, METHOD, 0, list(zip(sources, signatures, strict=True)), p=p) for p in (16, 32, 64)}
+    small = {p: pack(BASE, METHOD, 0, list(zip(sources, signatures, strict=True)), p=p) for p in (32, 64, 128, 256)}
     scores: dict[str, dict[str, list[float]]] = {}
     agreement: dict[str, list[float]] = {f"p={p}": [] for p in small}
     random = np.random.default_rng(0)
@@ -148,8 +149,7 @@ def evaluate(queries: list[Query], zoo: Zoo) -> dict[str, Any]:
         exact = three_views(compute=by_view["compute C_1"], read=by_view["read R_0"], write=by_view["write W_0.5"])
         packs = {}
         for p, packed_p in small.items():
-            blocks, there = project(query.signature, packed_p.basis)
-            packs[p] = three_views(**packed_p.cosines(blocks, there))
+            packs[p] = three_views(**packed_p.cosines(project(query.signature, packed_p.basis)))
             agreement[f"p={p}"].append(spearman(packs[p], exact))
         values = {**by_view, DEFAULT: exact, PACKED: packs[packed.basis.p]}
         mine = flatten(query.adapter)
@@ -167,7 +167,8 @@ def evaluate(queries: list[Query], zoo: Zoo) -> dict[str, Any]:
         for name, v in scores.items()
     }
     spread = {p: {"mean": round(float(np.mean(v)), 4), "lowest": round(float(np.min(v)), 4)} for p, v in agreement.items()}
-    row_bytes = {f"p={p}": int(packed_p.rows.shape[1] * 2) for p, packed_p in small.items()}
+    parts = ("u", "v", "scales", "weights")
+    row_bytes = {f"p={p}": sum(getattr(one, part).nbytes for part in parts) // len(sources) for p, one in small.items()}
     return {
         "sources": len(sources),
         "sites": len(packed.sites),

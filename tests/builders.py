@@ -89,7 +89,9 @@ def sign(deltas: Sequence[Delta]) -> Signature:
     return sign_adapter(Adapter(BASE, "lora", tuple(deltas)))
 
 
-def random_signature(seed: int = 0, *, sites: Sequence[str] = MODULES, rank: int = 2, d_out: int = 16, d_in: int = 16) -> Signature:
+def random_signature(
+    seed: int = 0, *, sites: Sequence[str] = MODULES, rank: int = 2, d_out: int = 16, d_in: int = 16
+) -> Signature:
     """The signature of random factors at each site."""
     shape = {"rank": rank, "d_out": d_out, "d_in": d_in}
     return sign([delta(site_of(name), *random_factors(1000 * seed + i, **shape)) for i, name in enumerate(sites)])

@@ -92,10 +92,14 @@ def canonical_base(config_name: str | None, card_name: str | None) -> tuple[str,
     name = _resolve(stated)
     if not name:
         if not on_card:
-            what = f"{plain(stated, 80)!r} is a path on its author's disk" if stated else "its config names none"
+            what = (
+                f"{plain(stated, 80)!r} is no model's id, perhaps a path on its author's disk"
+                if stated
+                else "its config names none"
+            )
             raise AdapterError("no base model", f"{what}, and the card names no base model")
         base, warnings = _original(on_card)
-        what = f"a local path ({plain(stated, 80)})" if stated else "no base model"
+        what = f"no model's id ({plain(stated, 80)})" if stated else "no base model"
         return base, (f"the config names {what}; the card's base model {base} was taken", *warnings)
     base, warnings = _original(name)
     other = _original(on_card)[0] if on_card else base

@@ -29,6 +29,7 @@ _WRAPPERS = ("base_model.model.", "base_model.")
 # These kinds also change the base weights when training starts, so that B @ A alone is not what was learned.
 _CHANGES_BASE = ("pissa", "corda", "olora", "lora_ga", "loftq", "mica")
 _MATCH_SECONDS = 1.0  # of processor time for all patterns of an adapter together
+_MAX_RANK = 2048  # what factors beyond this hold is a full matrix, and takes as long
 _UNREAD = ("use_dora", "use_qalora", "use_bdlora")
 
 
@@ -87,6 +88,8 @@ def _factors(tensors: Mapping[str, FloatArray]) -> dict[str, tuple[FloatArray, F
         if set(found) != {"A", "B"}:
             raise AdapterError("incomplete", f"{module} lacks lora_{'B' if 'A' in found else 'A'}")
         a, b = found["A"], found["B"]
+        if a.shape[:1] > (_MAX_RANK,):
+            raise AdapterError("rank too large", f"{module}: rank {a.shape[0]:,}; at most {_MAX_RANK} are read")
         if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or 0 in (*a.shape, *b.shape):
             raise AdapterError("shape mismatch", f"{module}: lora_A {list(a.shape)} and lora_B {list(b.shape)} do not fit")
     return {module: (found["A"], found["B"]) for module, found in parts.items()}

@@ -20,9 +20,9 @@ from hubrank.errors import AdapterError
 if TYPE_CHECKING:
     from hubrank.types import FloatArray
 
-__all__ = ["MAX_HEADERBYTES", "SafetensorsFile", "TensorInfo", "parse_header"]
+__all__ = ["MAX_HEADER_BYTES", "SafetensorsFile", "TensorInfo", "parse_header"]
 
-MAX_HEADERBYTES = 25_000_000
+MAX_HEADER_BYTES = 25_000_000
 """The cap that huggingface_hub sets."""
 
 _GAP = 64 * 1024  # reading this much for nothing is cheaper than another request
@@ -53,7 +53,7 @@ class SafetensorsFile:
         if size < 8:
             raise AdapterError("damaged file", f"{size} bytes are no safetensors file")
         length = int.from_bytes(read_range(0, 8), "little")
-        if length > min(MAX_HEADERBYTES, size - 8):
+        if length > min(MAX_HEADER_BYTES, size - 8):
             raise AdapterError("damaged file", f"the safetensors header claims {length:,} bytes of a file of {size:,}")
         self._read_range = read_range
         self.tensors: Mapping[str, TensorInfo] = parse_header(read_range(8, 8 + length), size)

@@ -69,8 +69,10 @@ class FolderHub:
 
     def _identity(self, folder: Path) -> tuple[str, str | None]:
         # Names that are no text become text that can be printed; ``location`` keeps the path itself.
-        relative = folder.relative_to(self.root).parts
-        parts = [part.encode(errors="surrogateescape").decode(errors="backslashreplace") for part in relative]
+        parts = [
+            part.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            for part in folder.relative_to(self.root).parts
+        ]
         if len(parts) < 2:
             return "/".join((self.root.name, *parts)) if parts else f"{self.root.parent.name}/{self.root.name}", None
         return "/".join(parts[:2]), "/".join(parts[2:]) or None

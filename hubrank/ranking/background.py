@@ -20,8 +20,8 @@ __all__ = ["ENOUGH", "SAMPLE", "Background", "measure_background"]
 ENOUGH = 8
 """A zoo of fewer sources gives no scale."""
 
-SAMPLE = 256
-"""Of a larger zoo, this many sources, evenly spaced, stand for all."""
+SAMPLE = 64
+"""Of a larger zoo, this many sources, evenly spaced, play the target; against all others."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,18 +50,14 @@ def measure_background(packed: Packed, estimator: Estimator) -> Background | Non
     if n < ENOUGH:
         return None
     chosen: NDArray[np.intp] = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.intp))
-    rows = np.asarray(packed.rows[chosen], dtype=np.float32)
-    there = packed.there[chosen].astype(np.float32)
-    shared = there @ there.T
-    shared[shared == 0] = np.nan
-    cosines = {view: rows[:, start:stop] @ rows[:, start:stop].T / shared for view, (start, stop) in packed.spans().items()}
     values, nearest = [], []
-    for i in range(len(chosen)):
-        others = np.isfinite(shared[i])
-        others[i] = False
+    for row in chosen:
+        cosines = packed.cosines(packed.source(int(row)))
+        others = np.isfinite(cosines["compute"])
+        others[row] = False
         if others.sum() >= ENOUGH - 1:
-            values.append(estimator(**{view: matrix[i][others] for view, matrix in cosines.items()}))
-            nearest.append(cosines["compute"][i][others].max())
+            values.append(estimator(**{view: found[others] for view, found in cosines.items()}))
+            nearest.append(cosines["compute"][others].max())
     if not values:
         return None
     pooled = np.concatenate(values)

@@ -11,13 +11,10 @@ import numpy as np
 from hubrank.errors import EmptyZooError
 from hubrank.ranking.background import Background, measure_background
 from hubrank.ranking.estimators import ESTIMATORS
-from hubrank.signatures.basis import energy_kept, project
-from hubrank.types import Scored, Signature, Verdict, View
+from hubrank.signatures.basis import Projection, energy_kept, project
+from hubrank.types import Scored, Signature, Verdict
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from hubrank.types import FloatArray
     from hubrank.zoo.packed import Packed
 
 __all__ = ["Ranked", "judge", "rank_sources"]
@@ -45,8 +42,8 @@ def rank_sources(packed: Packed, signature: Signature, *, estimator: str, top: i
     Raises:
         EmptyZooError: no source shares a site with the adapter.
     """
-    blocks, there = project(signature, packed.basis)
-    cosines = packed.cosines(blocks, there)
+    target = project(signature, packed.basis)
+    cosines = packed.cosines(target)
     usable = np.flatnonzero(np.isfinite(cosines["compute"]))
     if not len(usable):
         raise EmptyZooError("no source in the zoo changes the layers that the target was tuned at")
@@ -54,8 +51,9 @@ def rank_sources(packed: Packed, signature: Signature, *, estimator: str, top: i
     values = estimate(**{view: cosine[usable] for view, cosine in cosines.items()})
     background = measure_background(packed, estimate)
     scores = background.scores(values) if background is not None else None
-    raw = np.mean([cosine[usable] for cosine in cosines.values()], axis=0)
-    coverage = packed.coverage(there)[usable]
+    # The store's int8 leaves columns a little longer or shorter than 1, so that a twin could be nearer than near.
+    raw = np.clip(np.mean([cosine[usable] for cosine in cosines.values()], axis=0), -1.0, 1.0)
+    coverage = packed.coverage(target)[usable]
     rows = []
     for rank, i in enumerate(np.argsort(-values, kind="stable")[:top], 1):
         source = packed.sources[usable[i]]
@@ -68,14 +66,14 @@ def rank_sources(packed: Packed, signature: Signature, *, estimator: str, top: i
             value=float(values[i]),
             score=float(scores[i]) if scores is not None else None,
             similarity=float(raw[i]),
-            layers=_layers(packed, int(usable[i]), blocks, there),
+            layers=_layers(packed, int(usable[i]), target),
             coverage=float(coverage[i]),
             warnings=tuple(warnings),
         )
         rows.append(row)
     missing = len(packed.sources) - len(usable)
     skipped = Counter(packed.left_out) + Counter({"no comparable sites": missing})
-    energy = energy_kept(blocks.values(), there)
+    energy = energy_kept(target)
     verdict = judge(background, float(np.max(cosines["compute"][usable])), energy)
     return Ranked(tuple(rows), len(usable), dict(skipped), energy, verdict)
 
@@ -98,12 +96,15 @@ def judge(background: Background | None, nearest: float, energy: float) -> Verdi
     return Verdict(relevant=relevant, why=why)
 
 
-def _layers(packed: Packed, row: int, blocks: dict[View, FloatArray], there: NDArray[np.bool_]) -> tuple[float | None, ...]:
-    """Mean over the views and the sites of each layer, from layer 0; encoder before decoder."""
-    cosines = np.mean(list(packed.site_cosines(row, blocks).values()), axis=0)
+def _layers(packed: Packed, row: int, target: Projection) -> tuple[float | None, ...]:
+    """Mean over the views and the sites of each layer, from layer 0 to the adapter's last; encoder before decoder."""
+    cosines = np.clip(packed.site_cosines(row, target).mean(axis=1), -1.0, 1.0)
     layers: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for site, cosine, mine in zip(packed.sites, cosines, there, strict=True):
-        if site.layer >= 0:
-            layers[site.stack, site.layer] += [float(cosine)] if mine and np.isfinite(cosine) else []
-    ordered = sorted(layers, key=lambda key: (key[0] == "decoder", key))
-    return tuple(float(np.mean(layers[key])) if layers[key] else None for key in ordered)
+    counts: dict[str, int] = defaultdict(int)
+    for site, cosine, mine in zip(packed.sites, cosines, target.there, strict=True):
+        if mine and site.layer >= 0:
+            counts[site.stack] = max(counts[site.stack], site.layer + 1)
+            layers[site.stack, site.layer] += [float(cosine)] if np.isfinite(cosine) else []
+    stacks = sorted(counts, key=lambda stack: (stack == "decoder", stack))
+    means = (layers[stack, layer] for stack in stacks for layer in range(counts[stack]))
+    return tuple(float(np.mean(found)) if found else None for found in means)

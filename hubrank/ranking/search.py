@@ -19,7 +19,8 @@ from hubrank.target.frameworks import import_peft, pick_device
 from hubrank.target.rows import Target, read_target
 from hubrank.target.tuning import TuningPlan, tune
 from hubrank.types import Ranking, Signature, TargetRun
-from hubrank.zoo.packed import Packed, open_packed
+from hubrank.zoo.packed import Packed
+from hubrank.zoo.packed_files import open_packed
 from hubrank.zoo.store import Zoo
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener
     for note in notes:
         listener.note(note)
     packed = open_packed(zoo, name, METHOD)
+    if not packed.sources:
+        raise EmptyZooError(f"the {METHOD} sources for {name} have nothing in common: no site is adapted by a tenth of them")
     listener.stage(f"loading {name}")
     device = pick_device(settings.device)
     base = find_base(name, folder=folder, offline=settings.offline)
@@ -189,14 +192,13 @@ def choose_base(zoo: Zoo, given: str | None) -> tuple[str, Path | None]:
         return next(iter(bases)), None
     if given in bases:
         return given, None
-    name, equals, path = given.partition("=")
-    if equals and Path(path).expanduser().is_dir():
+    name, _, path = given.partition("=")
+    if name and (folder := _folder(path)) is not None:
         known = next((base for base in all_names(name) if base in bases), None)
         if known is not None:
-            return known, Path(path).expanduser()
+            return known, folder
         raise _nothing_for(name, bases)
-    folder = Path(given).expanduser()
-    if folder.is_dir():
+    if (folder := _folder(given)) is not None:
         return _base_of_folder(folder, bases), folder
     names = {name.lower() for name in all_names(given)}
     by_case = [base for base in bases if base.lower() in names]
@@ -206,6 +208,14 @@ def choose_base(zoo: Zoo, given: str | None) -> tuple[str, Path | None]:
     raise _nothing_for(given, bases)
 
 
+def _folder(text: str) -> Path | None:
+    try:
+        folder = Path(text).expanduser()
+        return folder if text and folder.is_dir() else None
+    except (OSError, RuntimeError):  # a name too long, a folder that may not be read, the home of an unknown user
+        return None
+
+
 def _base_of_folder(folder: Path, bases: Mapping[str, int]) -> str:
     import json
 
@@ -213,7 +223,7 @@ def _base_of_folder(folder: Path, bases: Mapping[str, int]) -> str:
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         claims.append(config.get("_name_or_path"))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         pass
     parts = folder.resolve().parts
     cached = (part.removeprefix("models--").replace("--", "/") for part in parts if part.startswith("models--"))

@@ -117,7 +117,9 @@ def read_target(path: str | Path) -> Target:
         # Sorted by value, not by name, so that integer classes keep their order (2 before 10).
         ordered = sorted(names, key=lambda label: (isinstance(label, str), label))
         if len(ordered) < 2:
-            raise TargetError(path, f'every row has the label "{plain(names[ordered[0]], 60)}"; at least two classes are needed')
+            raise TargetError(
+                path, f'every row has the label "{plain(names[ordered[0]], 60)}"; at least two classes are needed'
+            )
         index = {label: i for i, label in enumerate(ordered)}
         labels = tuple(index[row.label] for row in rows)
         classes = tuple(names[label] for label in ordered)

@@ -1,58 +1,46 @@
-"""The zoo of one base and method as one matrix: a row per source, projected on the zoo's own basis.
+"""The zoo of one base and method, packed for search: every source projected on the zoo's own basis, in int8.
 
-On disk, in a folder named after base and method: ``rows.npy`` [n, width] float16, read through a memory map;
-``basis.safetensors`` with the directions of each site and ``there`` [n, sites]; ``index.json`` with the sources in row
-order. A folder is written whole and put in place by one rename; it is derived data, so whatever is wrong with it is mended
-by building it again.
-
-Width of a row: sites x (p^2 + p(p+1)) numbers. With p = 32 and 12 sites that is 25,344 numbers, 50 kB.
+Per site, the projected columns of all sources lie one after another, so that comparing a target is two matrix products a
+site over memory-mapped bytes, whatever the ranks of the sources. A column costs 2 p + 20 bytes: with p = 128, a LoRA of
+rank 8 on 12 sites takes 26 kB.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-import tempfile
-import tokenize
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hubrank.errors import EmptyZooError, StoreDamagedError, StoreError
-from hubrank.signatures.basis import Basis, SiteBasis, block_sizes, learn_basis, project
+from hubrank.signatures.basis import Basis, Projection, learn_basis, overlaps, project, projected_cosines
+from hubrank.signatures.encoding import quantise
+from hubrank.signatures.views import THREE_VIEWS
 from hubrank.types import Signature, Site, Source, View
-from hubrank.zoo.codec import source_from_json, source_to_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hubrank.types import FloatArray
-    from hubrank.zoo.store import Zoo
+    from hubrank.types import FloatArray, Int8Array
 
-__all__ = ["PACKED_FORMAT", "Packed", "choose_p", "open_packed", "pack"]
+__all__ = ["Packed", "choose_p", "pack"]
 
-PACKED_FORMAT = 1
-_VIEWS: tuple[View, ...] = ("compute", "read", "write")
-_SIZES = (64, 32, 16, 8)
-_ROW_BYTES = 256 * 1024
+_SIZES = (256, 128, 64, 32, 16)
+_SOURCE_BYTES = 512 * 1024
 _ALL_BYTES = 2 * 1024**3
 _RARE = 0.1  # sites that fewer of the sources have are never tuned on a target, so never compared
-_RELEARN = 1.2  # a basis serves until the zoo has grown by a fifth since it was learned
-_CHUNK_BYTES = 8 * 1024**2
+_CHUNK = 8192  # columns that are widened to float32 at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
-    """The packed zoo of one base and method.
+    """The packed zoo of one base and method; n sources, T columns in all.
 
     Attributes:
-        rows: [n, width] float16, the views one after another, in each the sites in the basis's order.
-        there: [n, sites] which sites a source has.
+        starts: [sites, n + 1] the columns of source j at site i are ``starts[i, j]`` to ``starts[i, j + 1]``.
+        u, v: [T, p] int8 projected columns of U and V, times ``scales`` [T, 2].
+        weights: [T, 3] what each column weighs in each of the three views.
         learned_on: how many sources the basis was learned on.
         left_out: sources of this base and method that could not be packed, by reason.
     """
@@ -62,8 +50,11 @@ class Packed:
     generation: int
     sources: tuple[Source, ...]
     basis: Basis
-    rows: NDArray[np.float16]
-    there: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+    u: Int8Array
+    v: Int8Array
+    scales: FloatArray
+    weights: FloatArray
     learned_on: int
     left_out: Mapping[str, int]
 
@@ -72,48 +63,62 @@ class Packed:
         """The sites that are compared."""
         return tuple(self.basis.sites)
 
-    def blocks(self, row: int) -> dict[View, FloatArray]:
-        """One source as [sites, numbers] per view."""
-        return self._split(np.asarray(self.rows[row : row + 1], dtype=np.float32), 0)
+    @property
+    def there(self) -> NDArray[np.bool_]:
+        """[n, sites] which sites a source has."""
+        return (np.diff(self.starts, axis=1) > 0).T
 
-    def cosines(self, blocks: Mapping[View, FloatArray], there: NDArray[np.bool_]) -> dict[View, FloatArray]:
+    def source(self, row: int) -> Projection:
+        """One source as a projection, float32."""
+        spans = [slice(start, stop) for start, stop in zip(self.starts[:, row], self.starts[:, row + 1], strict=True)]
+        counts = [span.stop - span.start for span in spans]
+        index = np.concatenate([np.arange(span.start, span.stop) for span in spans])
+        return Projection(
+            starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            u=self.u[index].astype(np.float32) * self.scales[index, :1],
+            v=self.v[index].astype(np.float32) * self.scales[index, 1:],
+            weights=self.weights[index],
+        )
+
+    def cosines(self, target: Projection) -> dict[View, FloatArray]:
         """Mean cosine of one adapter with every source: [n] per view, over the sites that both have; NaN with none."""
-        shared = (self.there @ there.astype(np.float32)).astype(np.float32)
-        out: dict[View, FloatArray] = {}
-        for view, (start, stop) in self.spans().items():
-            sums = _matvec(self.rows[:, start:stop], blocks[view].ravel())
-            out[view] = np.divide(sums, shared, out=np.full(len(sums), np.nan, np.float32), where=shared > 0)
-        return out
+        sums = np.zeros((len(self.sources), len(THREE_VIEWS)))
+        for site in np.flatnonzero(target.there):
+            sums += self._at(int(site), target)
+        shared = (self.there @ target.there.astype(np.float32))[:, None]
+        means = np.divide(sums, shared, out=np.full(sums.shape, np.nan), where=shared > 0).astype(np.float32)
+        return {view.view: means[:, i] for i, view in enumerate(THREE_VIEWS)}
 
-    def site_cosines(self, row: int, blocks: Mapping[View, FloatArray]) -> dict[View, FloatArray]:
-        """Cosine of one adapter with one source at each site: [sites] per view, NaN where the source lacks the site."""
-        mine = self.blocks(row)
-        return {view: np.where(self.there[row], (mine[view] * blocks[view]).sum(axis=1), np.nan) for view in _VIEWS}
+    def site_cosines(self, row: int, target: Projection) -> FloatArray:
+        """Cosine of one adapter with one source: [sites, 3], one a view, NaN at sites that either lacks."""
+        return projected_cosines(self.source(row), target)
 
-    def coverage(self, there: NDArray[np.bool_]) -> FloatArray:
+    def coverage(self, target: Projection) -> FloatArray:
         """[n] part of the adapter's sites that each source has too."""
-        shared = self.there @ there.astype(np.float32)
-        return (shared / max(1, int(there.sum()))).astype(np.float32)
+        shared = self.there @ target.there.astype(np.float32)
+        return (shared / max(1, int(target.there.sum()))).astype(np.float32)
 
-    def spans(self) -> dict[View, tuple[int, int]]:
-        """Columns of each view: (start, stop)."""
-        sizes, spans, at = block_sizes(self.basis.p), {}, 0
-        for view in _VIEWS:
-            width = len(self.basis.sites) * sizes[view]
-            spans[view] = (at, at + width)
-            at += width
-        return spans
+    def _at(self, site: int, target: Projection) -> NDArray[np.float64]:
+        """Cosine with every source at one site: [n, 3]; 0 for sources that lack it."""
+        span = slice(*target.starts[site : site + 2])
+        mine, my_v, my_weights = target.u[span], target.v[span], target.weights[span]
+        first, last = int(self.starts[site, 0]), int(self.starts[site, -1])
+        parts = [np.zeros((1, len(THREE_VIEWS)))]
+        for start in range(first, last, _CHUNK):
+            rows = slice(start, min(start + _CHUNK, last))
+            u = self.u[rows].astype(np.float32) * self.scales[rows, :1]
+            v = self.v[rows].astype(np.float32) * self.scales[rows, 1:]
+            parts.append((overlaps(u, v, mine, my_v, my_weights) * self.weights[rows]).astype(np.float64))
+        # Sums of runs as differences of one running sum: runs may be empty, which reduceat gets wrong.
+        running = np.cumsum(np.concatenate(parts), axis=0)
+        return np.diff(running[self.starts[site] - first], axis=0)
 
-    def _split(self, rows: FloatArray, row: int) -> dict[View, FloatArray]:
-        sites = len(self.basis.sites)
-        return {view: rows[row, start:stop].reshape(sites, -1) for view, (start, stop) in self.spans().items()}
 
-
-def choose_p(sites: int, sources: int) -> int:
-    """Directions a side: the most that keep a row under 256 kB and all rows under 2 GB; never fewer than 8."""
+def choose_p(columns: int, sources: int) -> int:
+    """Directions a side: the most that keep a source of so many columns under 512 kB and all under 2 GB; at least 16."""
     for p in _SIZES:
-        row = 2 * sites * sum(block_sizes(p).values())
-        if row <= _ROW_BYTES and row * sources <= _ALL_BYTES:
+        size = columns * 2 * p
+        if size <= _SOURCE_BYTES and size * sources <= _ALL_BYTES:
             return p
     return _SIZES[-1]
 
@@ -135,49 +140,49 @@ def pack(
         basis: one learned before, to project on instead of learning one.
     """
     if basis is None:
-        shapes = _shapes([signature for _, signature in zoo])
-        p = p or choose_p(len(shapes), len(zoo))
-        basis = learn_basis([signature for _, signature in zoo], shapes, p)
-    width = len(basis.sites) * sum(block_sizes(basis.p).values())
+        signatures = [signature for _, signature in zoo]
+        shapes = _shapes(signatures)
+        columns = sum(len(f.s) for signature in signatures for f in signature.factors if f.site in shapes)
+        basis = learn_basis(signatures, shapes, p or choose_p(-(-columns // len(zoo)), len(zoo)))
     kept: list[Source] = []
+    projections: list[Projection] = []
     left_out = Counter[str]()
-    rows = np.zeros((len(zoo), width), np.float16)
-    there = np.zeros((len(zoo), len(basis.sites)), dtype=bool)
     for source, signature in zoo:
-        blocks, has = project(signature, basis)
-        if not has.any():
+        projection = project(signature, basis)
+        if projection.there.any():
+            kept.append(source)
+            projections.append(projection)
+        else:
             left_out["no comparable sites"] += 1
-            continue
-        rows[len(kept)] = np.concatenate([blocks[view].ravel() for view in _VIEWS])
-        there[len(kept)] = has
-        kept.append(source)
-    n = len(kept)
-    return Packed(base, method, generation, tuple(kept), basis, rows[:n], there[:n], len(zoo), dict(left_out))
+    sites, n = len(basis.sites), len(kept)
+    counts = np.array([np.diff(projection.starts) for projection in projections], dtype=np.int64).reshape(n, sites)
+    running = np.concatenate([[0], np.cumsum(counts.T.ravel())])
+    starts = running[np.arange(sites)[:, None] * n + np.arange(n + 1)]
+    # Site by site, in each source by source.
+    runs = [(one, slice(*one.starts[site : site + 2])) for site in range(sites) for one in projections]
+    u, u_scale = _codes([one.u[run] for one, run in runs], basis.p)
+    v, v_scale = _codes([one.v[run] for one, run in runs], basis.p)
+    weights = np.concatenate([np.zeros((0, len(THREE_VIEWS)), np.float32), *(one.weights[run] for one, run in runs)])
+    return Packed(
+        base=base,
+        method=method,
+        generation=generation,
+        sources=tuple(kept),
+        basis=basis,
+        starts=starts.astype(np.int64),
+        u=u,
+        v=v,
+        scales=np.stack([u_scale, v_scale], axis=1),
+        weights=weights,
+        learned_on=len(zoo),
+        left_out=dict(left_out),
+    )
 
 
-def open_packed(zoo: Zoo, base: str, method: str) -> Packed:
-    """The packed matrix of a base and method, from disk where it is current, else built and written.
-
-    Raises:
-        EmptyZooError: the zoo has no source for them.
-    """
-    folder = zoo.packed_folder / hashlib.sha256(f"{base}\0{method}".encode("utf-8", "replace")).hexdigest()[:24]
-    stored = _read(folder)
-    if stored is not None and stored.generation == zoo.generation and (stored.base, stored.method) == (base, method):
-        return stored
-    generation = zoo.generation
-    sources = zoo.sources(base=base, method=method)
-    if not sources:
-        raise EmptyZooError(f"the zoo has no {method} source for {base}")
-    pairs = [(source, zoo.signature(source)) for source in sources]
-    basis = None
-    if stored is not None and len(sources) <= _RELEARN * stored.learned_on and set(stored.sources) <= set(sources):
-        basis = stored.basis
-    packed = pack(base, method, generation, pairs, basis=basis)
-    if basis is not None and stored is not None:
-        packed = replace(packed, learned_on=stored.learned_on)
-    _write(folder, packed)
-    return packed
+def _codes(parts: Sequence[FloatArray], p: int) -> tuple[Int8Array, FloatArray]:
+    """Projected columns [T, p] as int8, and their scales [T]."""
+    codes, scales = quantise(np.concatenate([np.zeros((0, p), np.float32), *parts]).T)
+    return np.ascontiguousarray(codes.T), scales
 
 
 def _shapes(signatures: Sequence[Signature]) -> dict[Site, tuple[int, int]]:
@@ -188,86 +193,3 @@ def _shapes(signatures: Sequence[Signature]) -> dict[Site, tuple[int, int]]:
             found.setdefault(factors.site, Counter())[len(factors.u), len(factors.v)] += 1
     least = _RARE * len(signatures)
     return {site: shapes.most_common(1)[0][0] for site, shapes in sorted(found.items()) if shapes.total() >= least}
-
-
-def _matvec(rows: NDArray[np.float16], vector: FloatArray) -> FloatArray:
-    """rows [n, width] @ vector [width] in float32, in pieces that stay in the processor's cache."""
-    step = max(1, _CHUNK_BYTES // max(1, 4 * rows.shape[1]))
-    parts = [rows[i : i + step].astype(np.float32) @ vector for i in range(0, len(rows), step)]
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-
-def _write(folder: Path, packed: Packed) -> None:
-    from safetensors.numpy import save_file
-
-    index = {
-        "format": PACKED_FORMAT,
-        "base": packed.base,
-        "method": packed.method,
-        "generation": packed.generation,
-        "p": packed.basis.p,
-        "sites": [[s.stack, s.layer, s.module, s.reads, s.writes] for s in packed.sites],
-        "learned_on": packed.learned_on,
-        "left_out": dict(packed.left_out),
-        "sources": [source_to_json(source) for source in packed.sources],
-    }
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-        try:
-            np.save(partial / "rows.npy", packed.rows)
-            tensors: dict[str, Any] = {"there": packed.there}
-            for i, directions in enumerate(packed.basis.sites.values()):
-                tensors |= {f"write.{i}": directions.write, f"read.{i}": directions.read}
-            save_file(tensors, partial / "basis.safetensors")
-            (partial / "index.json").write_text(json.dumps(index), encoding="utf-8", errors="replace")
-            old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
-            if folder.exists():
-                folder.replace(old)
-            partial.replace(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(f"{folder.parent}: cannot be written ({reason}); free some space or use --cache-dir") from error
-
-
-def _read(folder: Path) -> Packed | None:
-    """The matrix in a folder; None where there is none, or one of another format, or a damaged one."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        index = json.loads((folder / "index.json").read_text("utf-8"))
-        if index["format"] != PACKED_FORMAT:
-            return None
-        tensors = load_file(folder / "basis.safetensors")
-        sites = {
-            Site(stack, layer, module, reads=reads, writes=writes): SiteBasis(tensors[f"write.{i}"], tensors[f"read.{i}"])
-            for i, (stack, layer, module, reads, writes) in enumerate(index["sites"])
-        }
-        rows = np.lib.format.open_memmap(folder / "rows.npy", mode="r")
-        sources = tuple(source_from_json(value) for value in index["sources"])
-        basis = Basis(int(index["p"]), sites)
-        width = len(sites) * sum(block_sizes(basis.p).values())
-        there = tensors["there"]
-        if not all(d.ndim == 2 and d.shape[1] <= basis.p for s in sites.values() for d in (s.write, s.read)):
-            return None
-        if rows.shape != (len(sources), width) or rows.dtype != np.float16 or there.shape != (len(sources), len(sites)):
-            return None
-        return Packed(
-            base=index["base"],
-            method=index["method"],
-            generation=index["generation"],
-            sources=sources,
-            basis=basis,
-            rows=rows,
-            there=there,
-            learned_on=int(index["learned_on"]),
-            left_out={str(reason): int(n) for reason, n in index["left_out"].items()},
-        )
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError):
-        return None
-    except (SyntaxError, tokenize.TokenError, SafetensorError, StoreDamagedError):  # the first two from numpy's header reader
-        return None

@@ -257,6 +257,11 @@ class Zoo:
         tag = self.folder / CACHE_TAG
         if not tag.exists():
             tag.write_text(_TAG_TEXT, encoding="utf-8")
+        if not (self._database / "cache.db").exists():
+            # Matrices of a store that is no more would be taken for this one's as soon as the generations agree.
+            shutil.rmtree(self.packed_folder, ignore_errors=True)
+        if os.path.expandvars(self._database) != str(self._database):
+            raise UsageError(f"{self.folder}: diskcache would expand the variable in this path; use --cache-dir")
         self._database.mkdir(mode=0o700, exist_ok=True)
         self._database.chmod(0o700)
         return diskcache.Cache(
@@ -317,6 +322,9 @@ class Zoo:
             with self._located():
                 yield
         except diskcache.Timeout as error:
+            # diskcache says so of any failure to begin a transaction.
+            if not os.access(self._database / "cache.db", os.W_OK):
+                raise StoreError(f"{self.folder}: cannot be written; check its permissions or use --cache-dir") from error
             raise StoreLockedError(f"{self.folder}: another process holds the store; wait for it to finish") from error
         except sqlite3.OperationalError as error:
             message = str(error)

@@ -7,6 +7,7 @@ import warnings
 from collections import defaultdict
 from functools import lru_cache
 from importlib.resources import files
+from itertools import combinations
 
 import pytest
 
@@ -33,6 +34,10 @@ TINY = {
     "opt": [SIZES | {"ffn_dim": 64, "word_embed_proj_dim": 32}],
     "bloom": [SIZES | {"n_layer": 2, "n_head": 4}],
     "mistral": [SIZES | {"num_key_value_heads": 2}],
+    **{
+        family: [SIZES | {"num_key_value_heads": 4, "head_dim": 8}]
+        for family in ("qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
+    },
     "phi3": [SIZES | {"pad_token_id": 0}],
     "t5": [T5, T5 | {"feed_forward_proj": "gated-gelu"}],
     "bart": [SEQ2SEQ],
@@ -156,3 +161,89 @@ def test_an_unknown_backbone_still_has_sites():
     assert site_of("down_blocks.0.attn.to_q") != site_of("up_blocks.0.attn.to_q")
     assert site_of("embeddings.word_embeddings").layer == -1
     assert site_of("3.q").layer == 3
+
+
+def site(module: str) -> tuple[str, int, str]:
+    found = site_of(module)
+    return found.stack, found.layer, found.module
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("encoder.layer.3.attention.self.query", ("encoder", 3, "attention.self.query")),
+        ("bert.encoder.layer.11.output.dense", ("encoder", 11, "output.dense")),
+        ("transformer.h.0.attn.c_attn", ("", 0, "attn.c_attn")),
+        ("h.0.attn.c_attn", ("", 0, "attn.c_attn")),
+        ("model.layers.31.self_attn.q_proj", ("", 31, "self_attn.q_proj")),
+        ("decoder.block.2.layer.1.EncDecAttention.q", ("decoder", 2, "layer.1.EncDecAttention.q")),
+        ("encoder.block.2.layer.0.SelfAttention.q", ("encoder", 2, "layer.0.SelfAttention.q")),
+        ("0.auto_model.encoder.layer.3.x", ("", 0, "auto_model.encoder.layer.3.x")),
+        ("lm_head", ("", -1, "lm_head")),
+        ("conv1.layer2b.x", ("", -1, "conv1.layer2b.x")),
+    ],
+)
+def test_stack_layer_and_module(module, expected):
+    assert site(module) == expected
+
+
+def test_an_absurd_layer_number_is_no_layer():
+    assert site_of("layer.12345.query").layer == -1
+    assert site_of("layer.9999.query").layer == 9999
+
+
+def test_sites_sort_by_stack_and_layer_number():
+    names = ["encoder.layer.10.a", "encoder.layer.2.b", "encoder.layer.2.a", "decoder.layer.3.a", "embeddings"]
+    assert [str(s) for s in sorted(map(site_of, names))] == [
+        "-1.embeddings",
+        "decoder.3.a",
+        "encoder.2.a",
+        "encoder.2.b",
+        "encoder.10.a",
+    ]
+
+
+def test_query_key_and_value_read_one_space_and_write_their_own():
+    q, k, v = (site_of(f"encoder.layer.0.attention.self.{name}") for name in ("query", "key", "value"))
+    assert q.reads == k.reads == v.reads
+    assert len({q.writes, k.writes, v.writes}) == 3
+    assert site_of("encoder.layer.0.output.dense").writes == site_of("encoder.layer.0.attention.output.dense").writes
+
+
+def test_a_backbone_without_a_map_has_spaces_of_its_own():
+    elsewhere = site_of("model.blocks.3.attention.self.query")  # the module of a mapped family, in another family's layers
+    assert elsewhere.reads == "attention.self.query"
+
+
+# Names of the arguments that a family's model is called with, where they are not input_ids alone.
+CALLS = {"t5": ("input_ids", "decoder_input_ids"), "bart": ("input_ids", "decoder_input_ids"), "vit": ("pixel_values",)}
+
+
+@pytest.mark.parametrize("family", sorted({family for value in maps().values() for family in value["families"]}))
+def test_modules_share_a_space_exactly_where_they_read_one_tensor(family):
+    import torch
+
+    torch.manual_seed(0)
+    sizes = TINY.get(family, [SIZES])[-1]
+    model = tiny(family, sizes).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape)  # two norms that are still as they were made are not one
+    inputs = {}
+    for path in linears(family) & {path for path, _ in model.named_modules()}:
+        model.get_submodule(path).register_forward_hook(lambda _, args, __, path=path: inputs.update({path: args[0]}))
+    given = {name: torch.arange(8)[None] for name in CALLS.get(family, ("input_ids",))}
+    if family == "vit":
+        given = {"pixel_values": torch.randn(1, 3, 8, 8)}
+    if sizes.get("add_cross_attention"):
+        given["encoder_hidden_states"] = torch.randn(1, 5, 32)
+    with torch.no_grad():
+        model(**given)
+    by_layer = defaultdict(list)
+    for path in inputs:
+        site = site_of(path)
+        by_layer[site.stack, site.layer].append((path, site.reads))
+    assert by_layer
+    for layer in by_layer.values():
+        for (one, reads), (other, also) in combinations(layer, 2):
+            same = inputs[one].shape == inputs[other].shape and torch.equal(inputs[one], inputs[other])
+            assert (reads == also) == same, (one, other)

@@ -66,6 +66,7 @@ def test_a_limit_counts_repositories_not_adapters(tmp_path):
     for path in ("org/a/x", "org/a/y", "org/b/x", "org/c"):
         mark(tmp_path / path)
     assert listed(tmp_path, limit=2) == [("org/a", "x"), ("org/a", "y"), ("org/b", "x")]
+    assert listed(tmp_path, limit=1) == [("org/a", "x"), ("org/a", "y")]
     assert listed(tmp_path, limit=0) == []
 
 

@@ -1,0 +1,74 @@
+"""The zoo against itself: the common scale, and when there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hubrank.ranking.background import ENOUGH, SAMPLE, measure_background
+from hubrank.ranking.estimators import three_views
+from hubrank.signatures.views import THREE_VIEWS, site_cosines
+from hubrank.zoo.packed import pack
+from tests.ranking.builders import BASE, families, modules, packed_of, random_deltas, sign, source
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(0)
+
+
+def test_a_small_zoo_gives_no_scale(random):
+    adapters = [random_deltas(random, modules()) for _ in range(ENOUGH)]
+    assert measure_background(packed_of(adapters[:-1]), three_views) is None
+    assert measure_background(packed_of(adapters), three_views) is not None
+
+
+def test_a_zoo_of_copies_gives_no_scale(random):
+    """There is no deviation to measure in."""
+    adapter = random_deltas(random, modules())
+    assert measure_background(packed_of([adapter] * 12), three_views) is None
+
+
+def test_sources_that_share_nothing_are_no_background(random):
+    """Twelve sources, but each shares sites with five others: too few to say anything."""
+    adapters = [random_deltas(random, modules([i % 2])) for i in range(12)]
+    assert measure_background(packed_of(adapters), three_views) is None
+
+
+def test_the_scale_is_that_of_the_values_of_source_against_source(random):
+    packed = packed_of(families(random))
+    background = measure_background(packed, three_views)
+    signatures = [sign(deltas) for deltas in families(np.random.default_rng(0))]
+    values, nearest = [], []
+    for mine in signatures:
+        others = [other for other in signatures if other is not mine]
+        views = {v.view: np.array([np.mean(list(site_cosines(mine, o, v).values())) for o in others]) for v in THREE_VIEWS}
+        values.append(three_views(**views))
+        nearest.append(views["compute"].max())
+    pooled = np.concatenate(values)
+    median = np.median(pooled)
+    assert background.median == pytest.approx(median, abs=0.01)
+    assert background.deviation == pytest.approx(1.4826 * np.median(np.abs(pooled - median)), abs=0.02)
+    assert np.allclose(background.nearest, np.sort(nearest), atol=0.01)
+
+
+def test_scores_are_a_monotone_map(random):
+    background = measure_background(packed_of(families(random)), three_views)
+    values = np.sort(random.normal(size=50) * 3)
+    scores = background.scores(values)
+    assert (np.diff(scores) > 0).all()
+    assert background.scores(np.array([background.median])) == pytest.approx([0.0])
+    assert background.scores(np.array([background.median + background.deviation])) == pytest.approx([1.0])
+
+
+def test_a_large_zoo_is_sampled_evenly(random):
+    """The sample stands for all: near copies in the second half would be missed by the first rows alone."""
+    n = 2 * SAMPLE
+    where = modules([0], ["attention.self.query"])
+    twin = random_deltas(random, where)
+    signatures = [sign(random_deltas(random, where)) for _ in range(SAMPLE)] + [sign(twin)] * SAMPLE
+    packed = pack(BASE, "lora", 1, [(source(f"org/a{i:03}"), signature) for i, signature in enumerate(signatures)])
+    background = measure_background(packed, three_views)
+    assert len(packed.sources) == n
+    assert len(background.nearest) == SAMPLE
+    assert (background.nearest > 0.9).mean() == pytest.approx(0.5, abs=0.01)

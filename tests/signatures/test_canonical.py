@@ -1,0 +1,108 @@
+"""Deltas to canonical factors: against the SVD of the dense update, at every scale that float32 has."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubrank.checkpoints.architectures import site_of
+from hubrank.errors import AdapterError
+from hubrank.signatures.canonical import MAX_RANK, canonical_factors
+from tests.builders import MODULES, delta, dense, random_factors, sign
+
+SITE = site_of(MODULES[0])
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    rank=st.integers(1, 6),
+    d_out=st.integers(1, 20),
+    d_in=st.integers(1, 20),
+)
+def test_factors_are_the_svd_of_the_dense_update(seed, rank, d_out, d_in):
+    up, down = random_factors(seed, rank=rank, d_out=d_out, d_in=d_in)
+    (f,) = canonical_factors([delta(SITE, up, down)])
+    update = up.astype(np.float64) @ down.astype(np.float64)
+    size = np.linalg.norm(update)
+    np.testing.assert_allclose(dense(f), update, atol=2e-3 * size)  # what is under the tolerance is dropped
+    values = np.linalg.svd(update, compute_uv=False)
+    np.testing.assert_allclose(f.spectrum, values[: len(f.spectrum)], rtol=1e-4, atol=1e-5 * size)
+    k = len(f.s)
+    assert f.u.shape == (d_out, k)
+    assert f.v.shape == (d_in, k)
+    np.testing.assert_allclose(f.u.T @ f.u, np.eye(k), atol=1e-5)
+    np.testing.assert_allclose(f.v.T @ f.v, np.eye(k), atol=1e-5)
+    assert (np.diff(f.s) <= 0).all()
+    assert {f.u.dtype, f.s.dtype, f.v.dtype, f.spectrum.dtype} == {np.dtype(np.float32)}
+
+
+def test_known_singular_values():
+    left, right = np.eye(8)[:, :3], np.eye(6)[:3]
+    (f,) = canonical_factors([delta(SITE, left * [5.0, 3.0, 0.001], right)])
+    assert f.s.tolist() == pytest.approx([5.0, 3.0])  # 0.001 is under a thousandth of 5
+    np.testing.assert_allclose(dense(f), np.diag([5.0, 3.0, 0, 0, 0, 0])[:6].tolist() + [[0] * 6] * 2, atol=1e-6)
+    (f,) = canonical_factors([delta(SITE, left * [5.0, 3.0, 0.006], right)])
+    assert f.s.tolist() == pytest.approx([5.0, 3.0, 0.006], rel=1e-4)
+
+
+def test_padded_ranks_are_dropped():
+    up, down = random_factors(0, rank=2)
+    padded = delta(SITE, np.pad(up, ((0, 0), (0, 6))), np.pad(down, ((0, 6), (0, 0))))
+    (f,) = canonical_factors([padded])
+    assert len(f.s) == len(f.spectrum) == 2
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1e-30, 1e-19, 1e19, 1e37])
+def test_directions_survive_any_scale_of_the_factors(scale):
+    up, down = random_factors(3)
+    (plain,) = canonical_factors([delta(SITE, up, down)])
+    for factors in ((up * scale, down), (up, down * scale)):
+        (f,) = canonical_factors([delta(SITE, *factors)])
+        np.testing.assert_allclose(f.s / f.s[0], plain.s / plain.s[0], rtol=1e-5)
+        np.testing.assert_allclose(np.abs(f.u.T @ plain.u), np.eye(2), atol=1e-5)
+        np.testing.assert_allclose(f.s[0] / plain.s[0], scale, rtol=1e-5)
+    (f,) = canonical_factors([delta(SITE, up * scale, down / scale)])
+    np.testing.assert_allclose(dense(f), dense(plain), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("up", "down"), [(3e38, 3e38), (1e30, 1e30), (np.inf, 1.0), (1.0, np.inf), (np.nan, 1.0), (1.0, np.nan), (np.inf, 0.0)]
+)
+def test_an_update_that_overflows_is_not_finite(up, down):
+    with pytest.raises(AdapterError) as caught:
+        canonical_factors([delta(SITE, np.full((4, 2), up), np.full((2, 4), down))])
+    assert caught.value.reason == "not finite"
+
+
+def test_a_zero_site_is_left_out_and_an_all_zero_adapter_refused():
+    sites = [site_of(name) for name in MODULES]
+    good = delta(sites[0], *random_factors(0))
+    zeros = delta(sites[1], np.zeros((16, 2)), random_factors(1)[1])
+    assert sign([zeros, good]).sites == (sites[0],)
+    with pytest.raises(AdapterError) as caught:
+        sign([zeros])
+    assert caught.value.reason == "all zero"
+
+
+def test_a_rank_over_the_cap_is_truncated_but_its_spectrum_is_whole():
+    up, down = random_factors(0, rank=MAX_RANK + 20, d_out=100, d_in=120)
+    (f,) = canonical_factors([delta(SITE, up, down)])
+    assert f.u.shape == (100, MAX_RANK)
+    assert f.v.shape == (120, MAX_RANK)
+    assert len(f.spectrum) == MAX_RANK + 20
+    assert np.linalg.norm(f.spectrum) == pytest.approx(np.linalg.norm(up.astype(np.float64) @ down), rel=1e-5)
+    assert np.array_equal(f.s, f.spectrum[:MAX_RANK])
+
+
+def test_a_batch_of_shapes_is_what_each_is_alone_and_sites_come_sorted():
+    deltas = [
+        delta(site_of(f"encoder.layer.{i}.{name}"), *random_factors(10 * i + rank, rank=rank, d_out=d_out, d_in=8))
+        for i, (name, rank, d_out) in enumerate([("b", 2, 8), ("a", 3, 8), ("c", 2, 12), ("b", 2, 8), ("a", 2, 8)])
+    ]
+    signature = sign(deltas[::-1])
+    assert list(signature.sites) == sorted(d.site for d in deltas)
+    alone = {f.site: f for d in deltas for f in canonical_factors([d])}
+    for f in signature.factors:
+        np.testing.assert_allclose(dense(f), dense(alone[f.site]), atol=1e-5)

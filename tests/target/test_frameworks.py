@@ -1,0 +1,93 @@
+"""The door to torch and transformers: which device, and how little is imported."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from hubrank.errors import UsageError
+from hubrank.target.frameworks import import_torch, pick_device
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Makes torch say what the machine has."""
+    torch = import_torch()
+
+    def has(*, cuda: int = 0, mps: bool = False) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    has()
+    return has
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"), [(0, False, "cpu"), (0, True, "mps"), (1, False, "cuda"), (2, True, "cuda")]
+)
+def test_auto_takes_the_fastest(machine, cuda, mps, device):
+    machine(cuda=cuda, mps=mps)
+    assert pick_device("auto") == device
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:1", "mps"])
+def test_what_is_there_is_taken_by_name(machine, device):
+    machine(cuda=2, mps=True)
+    assert pick_device(device) == device
+    import_torch().device(pick_device(device))
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps"])
+def test_what_is_not_there(machine, device):
+    with pytest.raises(UsageError, match=f"--device {device}: not available to torch .*; use auto or cpu"):
+        pick_device(device)
+
+
+def test_a_cuda_device_beyond_the_last(machine):
+    machine(cuda=2)
+    with pytest.raises(UsageError, match="--device cuda:2: not available"):
+        pick_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "",
+        "gpu",
+        "CPU",
+        "cpu ",
+        "cpu:",
+        "cpu:0",
+        "auto:0",
+        "mps:0",
+        "cuda:",
+        "cuda:x",
+        "cuda:-1",
+        "cuda:01",
+        "cuda:\u0661",
+        "cuda:0:0",
+        "meta",
+    ],
+)
+def test_unknown(machine, device):
+    """Whatever passes here is given to torch, which takes none of these."""
+    machine(cuda=2, mps=True)
+    with pytest.raises(UsageError, match=r"unknown; use auto, cpu, cuda, cuda:N or mps$"):
+        pick_device(device)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed")
+def test_transformers_and_peft_come_without_scikit_learn():
+    code = (
+        "import sys\n"
+        "from hubrank.target.frameworks import import_peft, import_transformers\n"
+        "import_transformers().BertModel, import_peft().LoraConfig\n"
+        "assert 'transformers.generation.utils' in sys.modules\n"  # where it would be imported
+        "sys.exit('sklearn' in sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
