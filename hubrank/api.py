@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hubrank.checkpoints.base_names import all_names
 from hubrank.errors import UsageError
 from hubrank.hubs.folder import FolderHub
 from hubrank.hubs.protocol import Hub, Query
@@ -43,7 +44,9 @@ def sync(
     opened_hubs = [open_hub(hub) if isinstance(hub, str | Path) else hub for hub in hubs]
     opened = zoo or Zoo(cache_dir, create=True)
     try:
-        return sync_hubs(opened, opened_hubs, Query(tuple(bases), limit), on_event=on_event)
+        # A hub lists by the name that a card states, which may be an older one of the same model.
+        names = tuple(dict.fromkeys(name for base in bases for name in all_names(base)))
+        return sync_hubs(opened, opened_hubs, Query(names, limit), on_event=on_event)
     finally:
         if zoo is None:
             opened.close()

@@ -9,7 +9,7 @@ from typing import Any
 
 from hubrank.types import CardFacts, Metric
 
-__all__ = ["MAX_CARD_BYTES", "card_facts", "front_matter", "plain"]
+__all__ = ["MAX_CARD_BYTES", "base_on_card", "card_facts", "front_matter", "plain"]
 
 MAX_CARD_BYTES = 1_000_000
 _MAX_FRONT = 64_000
@@ -64,6 +64,18 @@ def card_facts(front: Mapping[str, Any]) -> CardFacts:
         tags=tags,
         metrics=_metrics(results),
     )
+
+
+def base_on_card(front: Mapping[str, Any]) -> str | None:
+    """What a card calls the base model: its ``base_model`` where that is one name, else its tag ``base_model:adapter:ID``."""
+    stated = front.get("base_model")
+    if isinstance(stated, list) and len(stated) == 1:
+        stated = stated[0]
+    if isinstance(stated, str):
+        return stated
+    prefix = "base_model:adapter:"
+    tagged = [tag.removeprefix(prefix) for tag in _texts(front.get("tags"), limit=64) if tag.startswith(prefix)]
+    return tagged[0] if len(tagged) == 1 else None
 
 
 def plain(value: str, limit: int = _MAX_TEXT) -> str:

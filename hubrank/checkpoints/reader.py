@@ -3,58 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hubrank.checkpoints import config as fields
-from hubrank.checkpoints.card import MAX_CARD_BYTES, card_facts, front_matter, plain
+from hubrank.checkpoints.adapters_families import read_adapters as read_adapters_library
+from hubrank.checkpoints.adapters_families import wanted_adapters_tensors
+from hubrank.checkpoints.bare_files import MANIFEST, read_bare, read_manifest
+from hubrank.checkpoints.base_names import canonical_base
+from hubrank.checkpoints.base_tensors import BaseTensors
+from hubrank.checkpoints.card import MAX_CARD_BYTES, base_on_card, card_facts, front_matter
 from hubrank.checkpoints.peft_families import read_peft, wanted_peft_tensors
-from hubrank.checkpoints.safetensors_file import SafetensorsFile
+from hubrank.checkpoints.tensor_files import open_tensors
 from hubrank.errors import AdapterError
 from hubrank.hubs.protocol import Bundle, Listing
 from hubrank.types import Adapter, CardFacts
 
-__all__ = ["READER_VERSION", "read_adapter", "read_card"]
+__all__ = ["ADAPTERS_WEIGHTS", "CONFIG", "PEFT_WEIGHTS", "READER_VERSION", "read_adapters", "read_card"]
 
 READER_VERSION = 2
 """Raised whenever more can be read, so that what was skipped is tried again."""
 
 CONFIG = "adapter_config.json"
-PEFT_WEIGHTS = "adapter_model.safetensors"
+PEFT_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+ADAPTERS_WEIGHTS = ("adapter.safetensors", "pytorch_adapter.bin")
 
 
-def read_adapter(listing: Listing, bundle: Bundle) -> Adapter:
-    """Read one adapter.
+def read_adapters(listing: Listing, bundle: Bundle, *, base_tensors: BaseTensors | None = None) -> tuple[Adapter, ...]:
+    """Read the adapter of a folder: one, or several where one file holds a union of methods (MAM, UniPELT).
+
+    A config with a ``peft_type`` is peft's, any other one of the ``adapters`` library or of adapter-transformers; weights
+    without a config are read as the ``hubrank.json`` beside them says.
+
+    Args:
+        base_tensors: of the base model, for what changes it multiplicatively; without them such adapters get the
+            descriptor that their reader documents, or are refused with ``needs base``.
 
     Raises:
         AdapterError: it cannot be read; the reason is a short phrase that sync counts.
         HubError: the hub does not answer.
     """
     if CONFIG not in listing.files:
-        raise AdapterError("no config", f"no {CONFIG}")
+        if MANIFEST in listing.files:
+            return (read_bare(listing, bundle, base_tensors=base_tensors),)
+        raise AdapterError("no config", f"no {CONFIG} and no {MANIFEST}")
     config = fields.parse_config(CONFIG, bundle.read(CONFIG, limit=fields.MAX_CONFIG_BYTES))
-    base = _base(config)
-    if config.get("peft_type") is None:
-        raise AdapterError("unsupported format", f"{CONFIG} has no peft_type")
-    wanted_peft_tensors((), config)  # an unsupported method is said before anything of the weights is read
-    if PEFT_WEIGHTS not in listing.files:
-        raise AdapterError("no weights", f"no {PEFT_WEIGHTS}")
-    size = bundle.size(PEFT_WEIGHTS)
-    file = SafetensorsFile(lambda start, stop: bundle.read_range(PEFT_WEIGHTS, start, stop), size)
-    return read_peft(config, file.read(wanted_peft_tensors(file.tensors, config)), base)
+    adapters: tuple[Adapter, ...]
+    if config.get("peft_type") is not None:
+        base, warnings = _base(config, "base_model_name_or_path", listing, bundle)
+        wanted_peft_tensors((), config)  # an unsupported method is said before anything of the weights is read
+        file = open_tensors(listing, bundle, PEFT_WEIGHTS)
+        tensors = file.read(wanted_peft_tensors(file.tensors, config))
+        adapters = (read_peft(config, tensors, base, base_tensors=base_tensors),)
+    elif "config" in config or "model_type" in config:
+        base, warnings = _base(config, "model_name", listing, bundle)
+        file = open_tensors(listing, bundle, ADAPTERS_WEIGHTS)
+        tensors = file.read(wanted_adapters_tensors(file.tensors, config))
+        adapters = read_adapters_library(config, tensors, base, base_tensors)
+    else:
+        raise AdapterError("unsupported format", f"{CONFIG} is neither peft's nor that of adapters")
+    return tuple(replace(adapter, warnings=(*warnings, *adapter.warnings)) for adapter in adapters)
 
 
 def read_card(listing: Listing, bundle: Bundle) -> CardFacts:
-    """The facts of the card, from the listing where the hub gives them there, else from README.md."""
+    """The facts of the card, from the listing where the hub gives them there, else README.md; a manifest says the task."""
+    facts = card_facts(_front(listing, bundle))
+    if CONFIG not in listing.files and MANIFEST in listing.files:
+        task = read_manifest(bundle).task
+        return replace(facts, task=task) if task else facts
+    return facts
+
+
+def _front(listing: Listing, bundle: Bundle) -> Mapping[str, Any]:
     if listing.card:
-        return card_facts(listing.card)
+        return listing.card
     if "README.md" not in listing.files:
-        return CardFacts()
+        return {}
     length = min(bundle.size("README.md"), MAX_CARD_BYTES)
-    return card_facts(front_matter(bundle.read_range("README.md", 0, length)))
+    return front_matter(bundle.read_range("README.md", 0, length))
 
 
-def _base(config: Mapping[str, Any]) -> str:
-    name = plain(fields.text(config, "base_model_name_or_path") or "", 200)
-    if not name:
-        raise AdapterError("no base model", f"{CONFIG} names no base_model_name_or_path")
-    return name
+def _base(config: Mapping[str, Any], field: str, listing: Listing, bundle: Bundle) -> tuple[str, tuple[str, ...]]:
+    """The base model's id, and what to warn of; the config's name counts, the card's helps out."""
+    return canonical_base(fields.text(config, field), base_on_card(_front(listing, bundle)))

@@ -10,13 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from hubrank.checkpoints.dtypes import BYTES, FLOATS, float32, stored
 from hubrank.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -28,12 +26,6 @@ MAX_HEADER_BYTES = 25_000_000
 """The cap that huggingface_hub sets."""
 
 _GAP = 64 * 1024  # reading this much for nothing is cheaper than another request
-
-_BYTES = MappingProxyType(
-    {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
-     "U16": 2, "U32": 4, "U64": 8, "BOOL": 1}
-)  # fmt: skip
-_NUMPY = MappingProxyType({"F64": "<f8", "F32": "<f4", "F16": "<f2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +105,7 @@ def parse_header(header: bytes, size: int) -> Mapping[str, TensorInfo]:
 
 def _info(name: str, entry: Any, data_start: int, size: int) -> TensorInfo:
     match entry:
-        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(stop)]} if dtype in _BYTES:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(stop)]} if dtype in BYTES:
             pass
         case _:
             raise AdapterError("damaged file", f"tensor {_short(name)} has a malformed entry or an unknown dtype")
@@ -121,7 +113,7 @@ def _info(name: str, entry: Any, data_start: int, size: int) -> TensorInfo:
         raise AdapterError("damaged file", f"tensor {_short(name)} has an impossible shape")
     if isinstance(start, bool) or isinstance(stop, bool) or not 0 <= start <= stop <= size - data_start:
         raise AdapterError("damaged file", f"tensor {_short(name)} lies outside the file")
-    if prod(shape) * _BYTES[dtype] != stop - start:
+    if prod(shape) * BYTES[dtype] != stop - start:
         raise AdapterError("damaged file", f"tensor {_short(name)} has {stop - start:,} bytes, which its shape does not fill")
     return TensorInfo(dtype, tuple(shape), data_start + start, data_start + stop)
 
@@ -145,31 +137,9 @@ def _coalesce(infos: list[tuple[str, TensorInfo]]) -> Iterable[list[tuple[str, T
 
 
 def _decode(name: str, info: TensorInfo, data: memoryview) -> FloatArray:
-    if info.dtype == "BF16":
-        wide = np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16
-        return wide.view(np.float32).reshape(info.shape)
-    if info.dtype.startswith("F8"):
-        return _float8_table(info.dtype)[np.frombuffer(data, dtype=np.uint8)].reshape(info.shape)
-    if not info.dtype.startswith("F"):
+    if info.dtype not in FLOATS:
         raise AdapterError("unexpected dtype", f"tensor {_short(name)} is {info.dtype}, not floating point")
-    # What float32 cannot hold becomes infinite, and is refused, with every NaN, where finiteness is checked.
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.frombuffer(data, dtype=_NUMPY[info.dtype]).astype(np.float32).reshape(info.shape)
-
-
-@lru_cache(maxsize=2)
-def _float8_table(dtype: str) -> FloatArray:
-    """All 256 values: E4M3 (finite: no infinities, one NaN per sign) and E5M2, as in OCP OFP8 and torch."""
-    code = np.arange(256, dtype=np.int64)
-    mantissa_bits, bias = (3, 7) if dtype == "F8_E4M3" else (2, 15)
-    exponent = (code >> mantissa_bits) & ((1 << (7 - mantissa_bits)) - 1)
-    mantissa = (code & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
-    value = np.where(exponent > 0, (1 + mantissa) * 2.0 ** (exponent - bias), mantissa * 2.0 ** (1 - bias))
-    if dtype == "F8_E4M3":
-        value[(code & 0x7F) == 0x7F] = np.nan
-    else:
-        value[exponent == 31] = np.where(mantissa[exponent == 31] == 0, np.inf, np.nan)
-    return np.where(code & 0x80, -value, value).astype(np.float32)
+    return float32(info.dtype, stored(info.dtype, data)).reshape(info.shape)
 
 
 def _short(value: object) -> str:

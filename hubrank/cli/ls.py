@@ -23,15 +23,17 @@ def ls(
     verbose: Verbose = False,
 ) -> None:
     """List the zoo."""
+    from hubrank.checkpoints.base_names import canonical_name
     from hubrank.report.listing import sources_csv, sources_json, sources_markdown, sources_table
     from hubrank.zoo.store import Zoo
 
     output = Output(quiet=quiet, verbose=verbose)
+    bases = {*(base or ()), *map(canonical_name, base or ())}
     with Zoo(cache_dir) as zoo:
         found = [
             source
             for source in zoo.sources(method=method, gone=gone)
-            if (not base or source.base in base) and (task is None or task.lower() in (source.task or "").lower())
+            if (not bases or source.base in bases) and (task is None or task.lower() in (source.task or "").lower())
         ]
         folder = zoo.folder
     match format:

@@ -12,15 +12,16 @@ from hubrank.hubs.protocol import Listing, Query
 
 __all__ = ["FolderBundle", "FolderHub"]
 
-_MARKERS = ("adapter_config.json",)
+# A config of peft or of the adapters library, or the note beside weights that came without one.
+_MARKERS = ("adapter_config.json", "hubrank.json")
 _DEPTH = 6
 # Of a training output, only what belongs to the adapter; optimizer states and checkpoints are never looked at.
 _SKIPPED_FOLDERS = ("checkpoint-", ".", "__pycache__")
-_HASHED = (".json", ".safetensors", ".bin", ".pt", ".npy", ".md")
+_HASHED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".md")
 
 
 class FolderHub:
-    """Adapters under a folder.
+    """Adapters under a folder: whatever lies beside an ``adapter_config.json`` or a ``hubrank.json``.
 
     ``ROOT/org/name/adapter_config.json`` is ``org/name``; deeper folders are its subfolders; an adapter right under the
     root, or the root itself, gets the root's own name as its organisation. Links to folders are not followed.

@@ -18,11 +18,16 @@ from hubrank.hubs.protocol import Bundle, Listing, Query
 
 __all__ = ["HuggingFaceHub"]
 
-_TAGS = ("peft",)
+_TAGS = ("peft", "adapter-transformers")
 _EXPAND = ["sha", "siblings", "tags", "cardData", "gated", "private", "disabled", "lastModified"]
 _CONFIG = "adapter_config.json"
-# What one adapter may need; heads, optimizer states and checkpoints are never fetched.
-_WANTED = (_CONFIG, "adapter_model.safetensors", "README.md")
+# What one adapter may need, each the better of two forms; heads, optimizer states and checkpoints are never fetched.
+_WANTED = (
+    (_CONFIG,),
+    ("adapter_model.safetensors", "adapter_model.bin"),
+    ("adapter.safetensors", "pytorch_adapter.bin"),
+    ("README.md",),
+)
 _MAX_BYTES = 4 * 1024**3
 
 
@@ -44,13 +49,13 @@ class HuggingFaceHub:
         self.bytes_read = 0
 
     def discover(self, query: Query) -> Iterator[Listing]:
-        """Adapters tagged ``peft`` and, for each wanted base, ``base_model:adapter:ID``; most downloaded first.
+        """Adapters tagged ``peft`` or ``adapter-transformers``; of wanted bases, also ``base_model:adapter:ID``.
 
         Raises:
             HubError: the hub does not answer, or refuses.
         """
         seen: set[str] = set()
-        filters = [[*_TAGS, f"base_model:adapter:{base}"] for base in query.bases] or [list(_TAGS)]
+        filters = [[tag, f"base_model:adapter:{base}"] for base in query.bases for tag in _TAGS] or [[tag] for tag in _TAGS]
         for tags in filters:
             with _hub_errors("listing adapters"):
                 for model in self._api.list_models(filter=tags, expand=_EXPAND, sort="downloads", limit=query.limit):
@@ -70,8 +75,9 @@ class HuggingFaceHub:
         from huggingface_hub import hf_hub_download
 
         folder: Path | None = None
-        for name in _WANTED:
-            if name not in listing.files or (name == "README.md" and listing.card):
+        for names in _WANTED:
+            name = next((name for name in names if name in listing.files), None)
+            if name is None or (name == "README.md" and listing.card):
                 continue
             if listing.files[name] > _MAX_BYTES:
                 raise AdapterError("file too large", f"{name} has {listing.files[name]:,} bytes")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hubrank.checkpoints.base_names import all_names
 from hubrank.checkpoints.peft_lora import read_lora
 from hubrank.errors import BaseModelError, EmptyZooError, UsageError
 from hubrank.ranking.estimators import DEFAULT, ESTIMATORS
@@ -193,12 +194,14 @@ def choose_base(zoo: Zoo, given: str | None) -> tuple[str, Path | None]:
         return given, None
     name, _, path = given.partition("=")
     if name and (folder := _folder(path)) is not None:
-        if name in bases:
-            return name, folder
+        known = next((base for base in all_names(name) if base in bases), None)
+        if known is not None:
+            return known, folder
         raise _nothing_for(name, bases)
     if (folder := _folder(given)) is not None:
         return _base_of_folder(folder, bases), folder
-    by_case = [base for base in bases if base.lower() == given.lower()]
+    names = {name.lower() for name in all_names(given)}
+    by_case = [base for base in bases if base.lower() in names]
     if by_case:
         return by_case[0], None
     _check_id(given)
@@ -226,8 +229,9 @@ def _base_of_folder(folder: Path, bases: Mapping[str, int]) -> str:
     cached = (part.removeprefix("models--").replace("--", "/") for part in parts if part.startswith("models--"))
     claims += ["/".join(parts[-2:]), *cached]
     for claim in claims:
-        if isinstance(claim, str) and claim in bases:
-            return claim
+        for name in all_names(claim) if isinstance(claim, str) else ():
+            if name in bases:
+                return name
     by_name = [base for base in bases if base.rpartition("/")[2] == parts[-1]]
     if len(by_name) == 1:
         return by_name[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from hubrank.checkpoints.base_names import all_names
 from hubrank.errors import BaseModelError, HubError
 from hubrank.target.frameworks import import_transformers
 
@@ -133,11 +134,14 @@ def _in_cache(name: str) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    try:
-        folder = Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
-    return folder if _complete(folder) else None
+    for known_as in all_names(name):  # a cache filled years ago keeps a model under the name it had then
+        try:
+            folder = Path(snapshot_download(known_as, local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError):
+            continue
+        if _complete(folder):
+            return folder
+    return None
 
 
 def _in_package(name: str) -> Path | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from hubrank.checkpoints.base_names import canonical_name
 from hubrank.checkpoints.reader import read_adapters, read_card
 from hubrank.errors import AdapterError
 from hubrank.hubs.protocol import Hub, Listing, Query

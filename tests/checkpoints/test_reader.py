@@ -89,11 +89,14 @@ def test_a_config_of_another_library():
     assert refused(adapter_files(peft_type=None)) == "unsupported format"
 
 
-def test_the_base_s_name_is_printable_and_short():
-    files = adapter_files(base_model_name_or_path="org/\x1b[31mba\u202ese" + "x" * 1000)
-    base = read_adapter(listing_of(files), MemoryBundle(files)).base
-    assert base.startswith("org/[31mbase")
-    assert len(base) == 200
+@pytest.mark.parametrize("name", ["org/\x1b[31mba\u202ese", "org/" + "x" * 1000, "org/na me", "/tmp/base"])
+def test_a_base_that_is_no_id_is_refused_in_a_short_printable_line(name):
+    files = adapter_files(base_model_name_or_path=name)
+    with pytest.raises(AdapterError) as caught:
+        read_adapter(listing_of(files), MemoryBundle(files))
+    assert caught.value.reason == "no base model"
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 250
 
 
 @pytest.mark.parametrize("depth", [10, 100, 500, 900, 990, 1000, 5000])

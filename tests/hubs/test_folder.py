@@ -172,3 +172,14 @@ def test_a_name_that_is_no_text_can_be_printed_and_opened(tmp_path):
     (listing,) = hub.discover(Query())
     assert listing.repo == "org/caf\\xe9"
     assert hub.open(listing).size("adapter_config.json") > 0
+
+
+def test_weights_with_a_note_are_found_like_those_with_a_config(tmp_path):
+    folder = tmp_path / "org" / "bare"
+    folder.mkdir(parents=True)
+    (folder / "hubrank.json").write_text("{}")
+    (folder / "prompt.npz").write_bytes(b"one")
+    assert listed(tmp_path) == [("org/bare", None)]
+    first = revisions(tmp_path)
+    (folder / "prompt.npz").write_bytes(b"two")
+    assert revisions(tmp_path) != first
