@@ -17,7 +17,7 @@ from hubrank import sync
 from hubrank.checkpoints.bare_families import read_bare_ia3, read_bare_prefix, read_bare_prompt, read_bare_tuned, tuned_names
 from hubrank.checkpoints.bare_files import METHODS, parse_manifest, read_bare
 from hubrank.checkpoints.peft_lora import read_lora, wanted_tensors
-from hubrank.checkpoints.reader import read_adapter, read_card
+from hubrank.checkpoints.reader import read_adapters, read_card
 from hubrank.checkpoints.tensor_files import open_tensors
 from hubrank.errors import AdapterError
 from hubrank.hubs.folder import FolderHub
@@ -300,11 +300,11 @@ def test_the_reader_and_the_card_take_the_manifest_where_there_is_no_config(tmp_
     np.save(folder / "w.npy", np.ones((2, 3), np.float32))
     hub = FolderHub(tmp_path)
     (listing,) = hub.discover(Query())
-    assert read_adapter(listing, hub.open(listing)).method == "prompt"
+    assert read_adapters(listing, hub.open(listing))[0].method == "prompt"
     assert read_card(listing, hub.open(listing)).task == "mrpc"
     (folder / "adapter_config.json").write_text('{"peft_type": "NEW"}')
     (listing,) = hub.discover(Query())
-    assert refusal(read_adapter, listing, hub.open(listing)) in ("unsupported method", "no base model")
+    assert refusal(read_adapters, listing, hub.open(listing)) in ("unsupported method", "no base model")
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -354,7 +354,7 @@ def test_real_files_without_a_config_are_read(tmp_path):
     folder = manifest(tmp_path / "r-three" / "t-few", base_model="bigscience/T0_3B", method="ia3", weights="t03b_ia3_finish.pt")
     shutil.copy(DATA / "adapters/r-three__t-few__t03b_ia3_finish/t03b_ia3_finish.pt", folder)
     hub = FolderHub(tmp_path)
-    adapters = {listing.repo: read_adapter(listing, hub.open(listing)) for listing in hub.discover(Query())}
+    adapters = {listing.repo: read_adapters(listing, hub.open(listing))[0] for listing in hub.discover(Query())}
     assert adapters["google/sst2"].deltas[0].down.shape == (100, 768)
     assert adapters["thunlp/SST2"].deltas[0].shift.shape == (768,)
     ia3 = adapters["r-three/t-few"]
@@ -392,5 +392,5 @@ def test_a_sync_of_bare_files_adds_or_skips_and_never_breaks(tmp_path):
     (folder / "w.pt").write_bytes(saved({"encoder.block.0.layer.0.SelfAttention.k.multi_lora_b": torch.ones(4, 1) * 2}))
     manifest(tmp_path / "zoo" / "org" / "wrong", method="magic")
     report = sync([tmp_path / "zoo"], cache_dir=tmp_path / "cache")
-    assert report.added == 1
-    assert dict(report.skipped) == {"unsupported method": 1, "bad config": 1}
+    assert report.added == 2
+    assert dict(report.skipped) == {"bad config": 1}

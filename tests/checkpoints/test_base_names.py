@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hubrank import sync
 from hubrank.checkpoints.base_names import _table, all_names, canonical_base, canonical_name, is_model_id
-from hubrank.checkpoints.reader import read_adapter
+from hubrank.checkpoints.reader import read_adapters
 from hubrank.errors import AdapterError
 from hubrank.hubs.folder import FolderHub
 from hubrank.hubs.protocol import Query
@@ -154,7 +154,7 @@ def test_the_reader_takes_the_base_from_the_card_where_the_config_has_a_path(tmp
     found = {}
     for listing in hub.discover(Query()):
         try:
-            adapter = read_adapter(listing, hub.open(listing))
+            adapter = read_adapters(listing, hub.open(listing))[0]
         except AdapterError as error:
             found[listing.repo] = (error.reason, 0)
         else:

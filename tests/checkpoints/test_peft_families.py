@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from hubrank.checkpoints import peft_modules
 from hubrank.checkpoints.peft_families import PEFT_FAMILIES, read_peft, wanted_peft_tensors
-from hubrank.checkpoints.reader import read_adapter
+from hubrank.checkpoints.reader import read_adapters
 from hubrank.errors import AdapterError
 from hubrank.hubs.protocol import Listing
 from tests.builders import MemoryBundle
@@ -194,7 +194,7 @@ def test_the_reader_takes_any_family(family, method, variant, tuned_as):
     tuned = tuned_as(family)
     files = {"adapter_config.json": json.dumps(tuned.config).encode(), "adapter_model.safetensors": save(dict(tuned.tensors))}
     listing = Listing("org/one", "r1", None, {name: len(data) for name, data in files.items()})
-    adapter = read_adapter(listing, MemoryBundle(files))
+    (adapter,) = read_adapters(listing, MemoryBundle(files))
     assert (adapter.base, adapter.method, adapter.variant) == ("org/tiny", method, variant)
     for one, other in zip(adapter.deltas, tuned.read().deltas, strict=True):
         assert one.site == other.site

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hubrank.checkpoints.peft_lora import read_lora, wanted_tensors
-from hubrank.checkpoints.reader import read_adapter
+from hubrank.checkpoints.reader import read_adapters
 from hubrank.errors import AdapterError
 from hubrank.hubs.folder import FolderHub
 from hubrank.hubs.protocol import Query
@@ -89,7 +89,7 @@ def tune_and_save(model, folder, **config):
 def read_folder(folder):
     hub = FolderHub(folder)
     (listing,) = hub.discover(Query())
-    return read_adapter(listing, hub.open(listing))
+    return read_adapters(listing, hub.open(listing))[0]
 
 
 @pytest.mark.parametrize(("kind", "config"), CASES.values(), ids=CASES.keys())
@@ -139,13 +139,13 @@ def test_a_model_with_a_head_has_the_sites_of_the_bare_one_and_its_head_is_not_r
 
 def test_only_factors_are_wanted():
     layer = "base_model.model.encoder.layer.0.attention.self.query"
-    wanted = [f"{layer}.lora_A.weight", f"{layer}.lora_B.weight", f"{layer}.lora_A.default.weight"]
+    wanted = [
+        *(f"{layer}.lora_A.weight", f"{layer}.lora_B.weight", f"{layer}.lora_A.default.weight", f"{layer}.lora_B.bias"),
+        *(f"{layer}.lora_magnitude_vector", "base_model.model.embeddings.lora_embedding_A"),
+    ]
     others = [
         "base_model.model.classifier.weight",
         f"{layer}.base_layer.bias",
-        f"{layer}.lora_B.bias",
-        f"{layer}.lora_magnitude_vector",
-        "base_model.model.embeddings.lora_embedding_A",
         "base_model.model.embeddings.word_embeddings.base_layer.weight",
         "lora_A.weight",
         "",
@@ -218,7 +218,7 @@ def test_a_config_of_the_wrong_types(config):
     assert refused(config) == "bad config"
 
 
-@pytest.mark.parametrize("flag", ["use_dora", "use_qalora", "use_bdlora"])
+@pytest.mark.parametrize("flag", ["use_qalora", "use_bdlora"])
 def test_a_variant_with_another_formula(flag):
     assert refused({**CONFIG, flag: True}) == "unsupported variant"
     assert read_lora({**CONFIG, flag: False}, lora_tensors(), "b").deltas

@@ -74,7 +74,7 @@ def test_a_second_sync_asks_only_for_the_list(hub, tmp_path):
     hub.requests.clear()
     report, _ = sync(hub, tmp_path)
     assert (report.unchanged, report.added, report.updated) == (5, 0, 0)
-    assert [path.partition("?")[0] for _, path in hub.requests] == ["/api/models"]
+    assert [path.partition("?")[0] for _, path in hub.requests] == ["/api/models"] * 2  # one list a tag
 
 
 def test_a_changed_repository_is_read_again_and_a_vanished_one_marked(hub, tmp_path):

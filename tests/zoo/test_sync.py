@@ -79,7 +79,7 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object]]] = {
     "no-json": ("bad config", lambda folder: (write_lora(folder) / "adapter_config.json").write_text("{'r': 2}")),
     "no-base": ("no base model", lambda folder: write_lora(folder, base=None)),
     "method": ("unsupported method", lambda folder: write_lora(folder, config={"peft_type": "VBLORA"})),
-    "dora": ("unsupported variant", lambda folder: write_lora(folder, config={"use_dora": True})),
+    "magnitudes": ("incomplete", lambda folder: write_lora(folder, config={"use_dora": True})),
     "redos": ("unsafe pattern", lambda folder: write_lora(folder, config={"rank_pattern": {"(?R)*": 2}})),
     "no-weights": ("no weights", lambda folder: (write_lora(folder) / "adapter_model.safetensors").unlink()),
     "truncated": ("damaged file", cut),
