@@ -21,7 +21,10 @@ ENOUGH = 8
 """A zoo of fewer sources gives no scale."""
 
 SAMPLE = 64
-"""Of a larger zoo, this many sources, evenly spaced, play the target; against all others."""
+"""Of a larger zoo, this many sources, evenly spaced, play the target."""
+
+AGAINST = 512
+"""And this many, evenly spaced, stand for those that they are compared with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,13 +49,15 @@ class Background:
 
 def measure_background(packed: Packed, estimator: Estimator) -> Background | None:
     """Let each source of the zoo play the target against the others; None for a zoo too small to say anything."""
-    n = len(packed.sources)
-    if n < ENOUGH:
+    if len(packed.sources) < ENOUGH:
         return None
-    chosen: NDArray[np.intp] = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.intp))
+    if len(packed.sources) > AGAINST:
+        packed = packed.subset(_evenly(len(packed.sources), AGAINST))
+    chosen = _evenly(len(packed.sources), min(len(packed.sources), SAMPLE))
+    mutual = packed.cosines_of([packed.source(int(row)) for row in chosen])
     values, nearest = [], []
-    for row in chosen:
-        cosines = packed.cosines(packed.source(int(row)))
+    for i, row in enumerate(chosen):
+        cosines = {view: found[i] for view, found in mutual.items()}
         others = np.isfinite(cosines["compute"])
         others[row] = False
         if others.sum() >= ENOUGH - 1:
@@ -64,3 +69,7 @@ def measure_background(packed: Packed, estimator: Estimator) -> Background | Non
     median = float(np.median(pooled))
     deviation = float(1.4826 * np.median(np.abs(pooled - median)))
     return Background(median, deviation, np.sort(np.asarray(nearest))) if deviation > 0 else None
+
+
+def _evenly(n: int, count: int) -> NDArray[np.intp]:
+    return np.unique(np.linspace(0, n - 1, count).astype(np.intp))

@@ -110,20 +110,18 @@ def project(signature: Signature, basis: Basis) -> Projection:
     )
 
 
-def overlaps(u: FloatArray, v: FloatArray, mine: FloatArray, my_v: FloatArray, my_weights: FloatArray) -> FloatArray:
-    """What each column of other adapters shares with one adapter at one site: [columns, 3], one a view.
+def overlaps(gu: FloatArray, gv: FloatArray, weights: FloatArray) -> FloatArray:
+    """What each column of other adapters shares with each of one adapter's at one site: [3, columns, k], one a view.
 
-    Summed over an adapter's columns, each times its own weight, it is the cosine of the two (see
+    The one's weights are in it already. Times the others' weights, and summed over both, it is the cosine of the two (see
     :mod:`hubrank.signatures.views`).
 
     Args:
-        u, v: [columns, p] of the others.
-        mine, my_v: [k, p] U and V of the one.
-        my_weights: [k, 3].
+        gu, gv: [columns, k] inner products of the others' columns of U and V with the one's.
+        weights: [k, 3] of the one.
     """
-    gu, gv = u @ mine.T, v @ my_v.T
     by_view = {"compute": gu * gv, "read": gv * gv, "write": gu * gu}
-    return np.stack([by_view[view.view] @ my_weights[:, i] for i, view in enumerate(THREE_VIEWS)], axis=1)
+    return np.stack([by_view[view.view] * weights[:, i] for i, view in enumerate(THREE_VIEWS)])
 
 
 def projected_cosines(one: Projection, other: Projection) -> FloatArray:
@@ -131,8 +129,8 @@ def projected_cosines(one: Projection, other: Projection) -> FloatArray:
     out = np.full((len(one.there), len(THREE_VIEWS)), np.nan, np.float32)
     for site in np.flatnonzero(one.there & other.there):
         a, b = slice(*one.starts[site : site + 2]), slice(*other.starts[site : site + 2])
-        shared = overlaps(one.u[a], one.v[a], other.u[b], other.v[b], other.weights[b])
-        out[site] = (shared * one.weights[a]).sum(axis=0)
+        shared = overlaps(one.u[a] @ other.u[b].T, one.v[a] @ other.v[b].T, other.weights[b])
+        out[site] = (shared * one.weights[a].T[:, :, None]).sum(axis=(1, 2))
     return out
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -80,14 +80,34 @@ class Packed:
             weights=self.weights[index],
         )
 
+    def subset(self, rows: NDArray[np.intp]) -> Packed:
+        """The zoo as if it held only these sources, on the same basis."""
+        spans = [[slice(*starts[row : row + 2]) for row in rows] for starts in self.starts]
+        counts = np.array([[span.stop - span.start for span in site] for site in spans], dtype=np.int64)
+        index = np.concatenate([np.arange(span.start, span.stop) for site in spans for span in site])
+        return replace(
+            self,
+            sources=tuple(self.sources[row] for row in rows),
+            starts=_running(counts),
+            u=self.u[index],
+            v=self.v[index],
+            scales=self.scales[index],
+            weights=self.weights[index],
+        )
+
     def cosines(self, target: Projection) -> dict[View, FloatArray]:
         """Mean cosine of one adapter with every source: [n] per view, over the sites that both have; NaN with none."""
-        sums = np.zeros((len(self.sources), len(THREE_VIEWS)))
-        for site in np.flatnonzero(target.there):
-            sums += self._at(int(site), target)
-        shared = (self.there @ target.there.astype(np.float32))[:, None]
+        return {view: found[0] for view, found in self.cosines_of([target]).items()}
+
+    def cosines_of(self, targets: Sequence[Projection]) -> dict[View, FloatArray]:
+        """Mean cosine of m adapters with every source: [m, n] per view, over the sites that both have; NaN with none."""
+        has = np.stack([target.there for target in targets])
+        sums = np.zeros((len(THREE_VIEWS), len(targets), len(self.sources)))
+        for site in np.flatnonzero(has.any(axis=0)):
+            sums += self._at(int(site), targets)
+        shared = has.astype(np.float32) @ self.there.T
         means = np.divide(sums, shared, out=np.full(sums.shape, np.nan), where=shared > 0).astype(np.float32)
-        return {view.view: means[:, i] for i, view in enumerate(THREE_VIEWS)}
+        return {view.view: means[i] for i, view in enumerate(THREE_VIEWS)}
 
     def site_cosines(self, row: int, target: Projection) -> FloatArray:
         """Cosine of one adapter with one source: [sites, 3], one a view, NaN at sites that either lacks."""
@@ -98,20 +118,35 @@ class Packed:
         shared = self.there @ target.there.astype(np.float32)
         return (shared / max(1, int(target.there.sum()))).astype(np.float32)
 
-    def _at(self, site: int, target: Projection) -> NDArray[np.float64]:
-        """Cosine with every source at one site: [n, 3]; 0 for sources that lack it."""
-        span = slice(*target.starts[site : site + 2])
-        mine, my_v, my_weights = target.u[span], target.v[span], target.weights[span]
-        first, last = int(self.starts[site, 0]), int(self.starts[site, -1])
-        parts = [np.zeros((1, len(THREE_VIEWS)))]
-        for start in range(first, last, _CHUNK):
-            rows = slice(start, min(start + _CHUNK, last))
-            u = self.u[rows].astype(np.float32) * self.scales[rows, :1]
-            v = self.v[rows].astype(np.float32) * self.scales[rows, 1:]
-            parts.append((overlaps(u, v, mine, my_v, my_weights) * self.weights[rows]).astype(np.float64))
-        # Sums of runs as differences of one running sum: runs may be empty, which reduceat gets wrong.
-        running = np.cumsum(np.concatenate(parts), axis=0)
-        return np.diff(running[self.starts[site] - first], axis=0)
+    def _at(self, site: int, targets: Sequence[Projection]) -> NDArray[np.float64]:
+        """Cosines with every source at one site: [3, m, n]; 0 where one of the two lacks it."""
+        spans = [slice(*target.starts[site : site + 2]) for target in targets]
+        t_u, t_v, t_weights = (
+            np.concatenate([getattr(target, name)[span] for target, span in zip(targets, spans, strict=True)])
+            for name in ("u", "v", "weights")
+        )
+        edges = np.concatenate([[0], np.cumsum([span.stop - span.start for span in spans])])
+        starts = self.starts[site]
+        out = np.zeros((len(THREE_VIEWS), len(targets), len(self.sources)))
+        first = 0
+        while first < len(self.sources):
+            # Whole sources, so that what a piece leaves is small: as many as fit, and at least one.
+            last = max(first + 1, int(np.searchsorted(starts, starts[first] + _CHUNK, side="right")) - 1)
+            rows = slice(starts[first], starts[last])
+            gu = (self.u[rows].astype(np.float32) @ t_u.T) * self.scales[rows, :1]
+            gv = (self.v[rows].astype(np.float32) @ t_v.T) * self.scales[rows, 1:]
+            shared = overlaps(gu, gv, t_weights) * self.weights[rows].T[:, :, None]
+            by_target = _sums(shared, edges, axis=2)
+            out[:, :, first:last] = _sums(by_target, starts[first : last + 1] - starts[first], axis=1).swapaxes(1, 2)
+            first = last
+        return out
+
+
+def _sums(values: NDArray[Any], edges: NDArray[np.int64], *, axis: int) -> NDArray[np.float64]:
+    """Sums of the runs between edges along an axis, as differences of one running sum: runs may be empty."""
+    running = np.cumsum(values, axis=axis, dtype=np.float64)
+    nothing = np.zeros_like(running, shape=[1 if i == axis else n for i, n in enumerate(running.shape)])
+    return np.diff(np.concatenate([nothing, running], axis=axis).take(edges, axis=axis), axis=axis)
 
 
 def choose_p(columns: int, sources: int) -> int:
@@ -156,8 +191,6 @@ def pack(
             left_out["no comparable sites"] += 1
     sites, n = len(basis.sites), len(kept)
     counts = np.array([np.diff(projection.starts) for projection in projections], dtype=np.int64).reshape(n, sites)
-    running = np.concatenate([[0], np.cumsum(counts.T.ravel())])
-    starts = running[np.arange(sites)[:, None] * n + np.arange(n + 1)]
     # Site by site, in each source by source.
     runs = [(one, slice(*one.starts[site : site + 2])) for site in range(sites) for one in projections]
     u, u_scale = _codes([one.u[run] for one, run in runs], basis.p)
@@ -169,7 +202,7 @@ def pack(
         generation=generation,
         sources=tuple(kept),
         basis=basis,
-        starts=starts.astype(np.int64),
+        starts=_running(counts.T),
         u=u,
         v=v,
         scales=np.stack([u_scale, v_scale], axis=1),
@@ -177,6 +210,14 @@ def pack(
         learned_on=len(zoo),
         left_out=dict(left_out),
     )
+
+
+def _running(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[sites, n] columns of each source at each site to [sites, n + 1] where they start, one site after another."""
+    sites, n = counts.shape
+    running = np.concatenate([[0], np.cumsum(counts.ravel())]).astype(np.int64)
+    starts: NDArray[np.int64] = running[np.arange(sites)[:, None] * n + np.arange(n + 1)]
+    return starts
 
 
 def _codes(parts: Sequence[FloatArray], p: int) -> tuple[Int8Array, FloatArray]:

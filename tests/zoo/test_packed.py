@@ -195,6 +195,30 @@ def test_arrays_that_do_not_fit_each_other_are_built_again(zoo, builds, spoil):
     assert builds == ["learned", "learned"]
 
 
+def test_a_subset_is_the_zoo_without_the_others():
+    pairs = zoo_of(6)
+    pairs[2] = (pairs[2][0], Signature(pairs[2][1].factors[1:3]))
+    packed = packed_of(pairs, p=8)
+    target = project(random_signature(60), packed.basis)
+    some = packed.subset(np.array([1, 2, 5]))
+    assert [source.repo for source in some.sources] == ["org/001", "org/002", "org/005"]
+    assert np.array_equal(some.there, packed.there[[1, 2, 5]])
+    for view, values in packed.cosines(target).items():
+        np.testing.assert_allclose(some.cosines(target)[view], values[[1, 2, 5]], atol=1e-6)
+
+
+def test_many_targets_at_once_are_compared_as_one_by_one():
+    packed = packed_of(zoo_of(5), p=8)
+    whole = random_signature(60)
+    signatures = [whole, Signature(whole.factors[:2]), random_signature(61, sites=["encoder.layer.9.x"]), random_signature(62)]
+    targets = [project(signature, packed.basis) for signature in signatures]
+    together = packed.cosines_of(targets)
+    for i, target in enumerate(targets):
+        for view, values in packed.cosines(target).items():
+            np.testing.assert_allclose(together[view][i], values, atol=1e-6)
+    assert np.isnan(together["read"][2]).all()
+
+
 # On disk
 
 
