@@ -92,7 +92,7 @@ def ranking_table(ranking: Ranking, *, unicode: bool = True) -> list[RenderableT
 
 
 def _headline(ranking: Ranking) -> str:
-    lead = "Related sources found" if ranking.verdict.relevant else "Nothing here is likely to help"
+    lead = "Related sources found" if ranking.verdict.relevant else "No related source found"
     return f"{lead}: {ranking.verdict.why}."
 
 
