@@ -74,11 +74,11 @@ def rank_sources(packed: Packed, signature: Signature, *, estimator: str, top: i
     missing = len(packed.sources) - len(usable)
     skipped = Counter(packed.left_out) + Counter({"no comparable sites": missing})
     energy = energy_kept(target)
-    verdict = judge(background, float(np.max(cosines["compute"][usable])), energy)
+    verdict = judge(background, float(np.max(cosines["compute"][usable])))
     return Ranked(tuple(rows), len(usable), dict(skipped), energy, verdict)
 
 
-def judge(background: Background | None, nearest: float, energy: float) -> Verdict:
+def judge(background: Background | None, nearest: float) -> Verdict:
     """Whether the nearest source is as near as sources of this zoo are to each other.
 
     A target tuned for a few steps lies further from everything than a finished adapter does, so the bar is low: half of
@@ -91,7 +91,7 @@ def judge(background: Background | None, nearest: float, energy: float) -> Verdi
     relation = "within" if relevant else "far below"
     why = (
         f"the nearest source has a cosine of {nearest:.2f} with the target, {relation} what sources of this zoo have with "
-        f"their nearest ({usual:.2f} in the median); the zoo's basis holds {energy:.0%} of the target"
+        f"their nearest ({usual:.2f} in the median)"
     )
     return Verdict(relevant=relevant, why=why)
 

@@ -179,7 +179,7 @@ def test_nothing_comparable(random, adapters):
 @pytest.mark.parametrize(("nearest", "relevant"), [(0.4, True), (0.21, True), (0.19, False), (-0.3, False)])
 def test_the_bar_is_half_of_what_is_usual_in_the_zoo(nearest, relevant):
     background = Background(median=0.0, deviation=1.0, nearest=np.array([0.1, 0.4, 0.9], np.float32))
-    verdict = judge(background, nearest, 0.5)
+    verdict = judge(background, nearest)
     assert verdict.relevant is relevant
     assert f"a cosine of {nearest:.2f} with the target" in verdict.why
     assert "(0.40 in the median); the zoo's basis holds 50% of the target" in verdict.why
