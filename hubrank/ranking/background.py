@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hubrank.ranking.estimators import Estimator
+from hubrank.ranking.estimators import Estimator, wanted
+from hubrank.types import View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,13 +17,26 @@ if TYPE_CHECKING:
     from hubrank.types import FloatArray
     from hubrank.zoo.packed import Packed
 
-__all__ = ["ENOUGH", "SAMPLE", "Background", "measure_background"]
+__all__ = ["ENOUGH", "SAMPLE", "Background", "Mutual", "compare_sources", "estimate", "measure_background"]
 
 ENOUGH = 8
 """A zoo of fewer sources gives no scale."""
 
 SAMPLE = 64
 """Of a larger zoo, this many sources, evenly spaced, play the target; against all others."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mutual:
+    """Cosines of a zoo's sources with each other.
+
+    Attributes:
+        rows: [m] the sources that played the target.
+        cosines: per view [m, n]; NaN for a source with itself, and where two share no site.
+    """
+
+    rows: NDArray[np.intp]
+    cosines: Mapping[View, FloatArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,19 +59,49 @@ class Background:
         return scores
 
 
-def measure_background(packed: Packed, estimator: Estimator) -> Background | None:
-    """Let each source of the zoo play the target against the others; None for a zoo too small to say anything."""
+def compare_sources(packed: Packed) -> Mutual:
+    """Let each source of the zoo, or a sample of them, play the target against the others."""
     n = len(packed.sources)
-    if n < ENOUGH:
+    rows: NDArray[np.intp] = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.intp))
+    found = [packed.cosines(packed.source(int(row))) for row in rows]
+    cosines = {view: np.stack([one[view] for one in found]) for view in found[0]}
+    for of_view in cosines.values():
+        of_view[np.arange(len(rows)), rows] = np.nan
+    return Mutual(rows, cosines)
+
+
+def estimate(
+    estimator: Estimator,
+    cosines: Mapping[View, FloatArray],
+    mutual: Mutual,
+    usable: NDArray[np.intp],
+    *,
+    without: int | None = None,
+) -> FloatArray:
+    """An estimator's values of the usable sources, [k], from the arrays that it wants.
+
+    Args:
+        cosines: per view [n], of the target with every source.
+        without: the row of ``mutual`` that the target is itself; its cosines say nothing of the rest of the zoo.
+    """
+    names = wanted(estimator)
+    arrays = {str(view): cosine[usable] for view, cosine in cosines.items() if view in names}
+    if "zoo" in names:
+        zoo = mutual.cosines["compute"][:, usable]
+        arrays["zoo"] = zoo if without is None else np.delete(zoo, without, axis=0)
+    return estimator(**arrays)
+
+
+def measure_background(mutual: Mutual, estimator: Estimator) -> Background | None:
+    """What an estimator gives the zoo's sources against each other; None for a zoo too small to say anything."""
+    if mutual.cosines["compute"].shape[1] < ENOUGH:
         return None
-    chosen: NDArray[np.intp] = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.intp))
     values, nearest = [], []
-    for row in chosen:
-        cosines = packed.cosines(packed.source(int(row)))
-        others = np.isfinite(cosines["compute"])
-        others[row] = False
-        if others.sum() >= ENOUGH - 1:
-            values.append(estimator(**{view: found[others] for view, found in cosines.items()}))
+    for row in range(len(mutual.rows)):
+        cosines = {view: found[row] for view, found in mutual.cosines.items()}
+        others = np.flatnonzero(np.isfinite(cosines["compute"]))
+        if len(others) >= ENOUGH - 1:
+            values.append(estimate(estimator, cosines, mutual, others, without=row))
             nearest.append(cosines["compute"][others].max())
     if not values:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hubrank.ranking.background import ENOUGH, SAMPLE, measure_background
+from hubrank.ranking.background import ENOUGH, SAMPLE, compare_sources, measure_background
 from hubrank.ranking.estimators import three_views
 from hubrank.signatures.views import THREE_VIEWS, site_cosines
 from hubrank.zoo.packed import pack
@@ -19,25 +19,25 @@ def random():
 
 def test_a_small_zoo_gives_no_scale(random):
     adapters = [random_deltas(random, modules()) for _ in range(ENOUGH)]
-    assert measure_background(packed_of(adapters[:-1]), three_views) is None
-    assert measure_background(packed_of(adapters), three_views) is not None
+    assert measure_background(compare_sources(packed_of(adapters[:-1])), three_views) is None
+    assert measure_background(compare_sources(packed_of(adapters)), three_views) is not None
 
 
 def test_a_zoo_of_copies_gives_no_scale(random):
     """There is no deviation to measure in."""
     adapter = random_deltas(random, modules())
-    assert measure_background(packed_of([adapter] * 12), three_views) is None
+    assert measure_background(compare_sources(packed_of([adapter] * 12)), three_views) is None
 
 
 def test_sources_that_share_nothing_are_no_background(random):
     """Twelve sources, but each shares sites with five others: too few to say anything."""
     adapters = [random_deltas(random, modules([i % 2])) for i in range(12)]
-    assert measure_background(packed_of(adapters), three_views) is None
+    assert measure_background(compare_sources(packed_of(adapters)), three_views) is None
 
 
 def test_the_scale_is_that_of_the_values_of_source_against_source(random):
     packed = packed_of(families(random))
-    background = measure_background(packed, three_views)
+    background = measure_background(compare_sources(packed), three_views)
     signatures = [sign(deltas) for deltas in families(np.random.default_rng(0))]
     values, nearest = [], []
     for mine in signatures:
@@ -53,7 +53,7 @@ def test_the_scale_is_that_of_the_values_of_source_against_source(random):
 
 
 def test_scores_are_a_monotone_map(random):
-    background = measure_background(packed_of(families(random)), three_views)
+    background = measure_background(compare_sources(packed_of(families(random))), three_views)
     values = np.sort(random.normal(size=50) * 3)
     scores = background.scores(values)
     assert (np.diff(scores) > 0).all()
@@ -68,7 +68,7 @@ def test_a_large_zoo_is_sampled_evenly(random):
     twin = random_deltas(random, where)
     signatures = [sign(random_deltas(random, where)) for _ in range(SAMPLE)] + [sign(twin)] * SAMPLE
     packed = pack(BASE, "lora", 1, [(source(f"org/a{i:03}"), signature) for i, signature in enumerate(signatures)])
-    background = measure_background(packed, three_views)
+    background = measure_background(compare_sources(packed), three_views)
     assert len(packed.sources) == n
     assert len(background.nearest) == SAMPLE
     assert (background.nearest > 0.9).mean() == pytest.approx(0.5, abs=0.01)
