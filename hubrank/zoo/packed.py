@@ -119,7 +119,7 @@ class Packed:
 
 
 def is_compared(site: Site, method: str) -> bool:
-    """Whether adapters of a method are compared at a site: prompts at shifts, LoRA and bottlenecks elsewhere, others everywhere."""
+    """Whether adapters of a method are compared at a site: prompts at shifts, LoRA and bottlenecks elsewhere, others at all."""
     by_shifts = _BY_SHIFTS.get(method)
     return by_shifts is None or site.module.endswith(SHIFT) == by_shifts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hubrank.ranking.background import ENOUGH, SAMPLE, compare_sources, measure_background
+from hubrank.ranking.background import ENOUGH, SAMPLE, compare_sources, estimate, measure_background
 from hubrank.ranking.estimators import three_views
 from hubrank.signatures.views import THREE_VIEWS, site_cosines
 from hubrank.zoo.packed import pack
@@ -72,3 +72,47 @@ def test_a_large_zoo_is_sampled_evenly(random):
     assert len(packed.sources) == n
     assert len(background.nearest) == SAMPLE
     assert (background.nearest > 0.9).mean() == pytest.approx(0.5, abs=0.01)
+
+
+# Estimators that want the zoo's cosines with itself.
+
+
+def test_sources_are_compared_with_all_others(random):
+    adapters = families(random)
+    mutual = compare_sources(packed_of(adapters))
+    assert mutual.rows.tolist() == list(range(12))
+    signatures = [sign(deltas) for deltas in adapters]
+    for view in THREE_VIEWS:
+        found = mutual.cosines[view.view]
+        assert np.isnan(np.diag(found)).all()
+        for i, mine in enumerate(signatures):
+            for j, other in enumerate(signatures):
+                if i != j:
+                    assert found[i, j] == pytest.approx(np.mean(list(site_cosines(mine, other, view).values())), abs=0.01)
+
+
+def test_a_source_that_plays_the_target_is_no_part_of_the_zoo(random):
+    """Its own cosines would be measured by themselves."""
+    mutual = compare_sources(packed_of(families(random)))
+    square = mutual.cosines["compute"]
+    seen = []
+
+    def estimator(*, compute, zoo):
+        seen.append((compute, zoo))
+        return compute
+
+    measure_background(mutual, estimator)
+    for i, (compute, zoo) in enumerate(seen):
+        others = np.delete(np.arange(12), i)
+        assert np.array_equal(compute, square[i, others])
+        assert np.array_equal(zoo, square[np.ix_(others, others)], equal_nan=True)
+    assert len(seen) == 12
+
+
+def test_the_target_meets_the_whole_zoo(random):
+    packed = packed_of(families(random))
+    mutual = compare_sources(packed)
+    usable = np.array([1, 4, 5])
+    cosines = {view: np.arange(12.0) for view in ("compute", "read", "write")}
+    values = estimate(lambda *, read, zoo: read + zoo[0], cosines, mutual, usable)
+    assert np.array_equal(values, usable + mutual.cosines["compute"][0, usable])

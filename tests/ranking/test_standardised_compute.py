@@ -55,9 +55,7 @@ def test_a_source_whose_usual_is_unknown_is_as_near_as_usual():
 
 @given(
     rows=st.integers(1, 12).flatmap(
-        lambda n: st.lists(
-            st.lists(st.one_of(_cosines, st.just(float("nan"))), min_size=n, max_size=n), min_size=n, max_size=n
-        )
+        lambda n: st.lists(st.lists(st.one_of(_cosines, st.just(float("nan"))), min_size=n, max_size=n), min_size=n, max_size=n)
     )
 )
 def test_the_values_are_finite(rows):
