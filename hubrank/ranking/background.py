@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hubrank.ranking.estimators import Estimator
+from hubrank.ranking.estimators import Estimator, wanted
+from hubrank.types import View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from hubrank.types import FloatArray
     from hubrank.zoo.packed import Packed
 
-__all__ = ["ENOUGH", "SAMPLE", "Background", "measure_background"]
+__all__ = ["ENOUGH", "SAMPLE", "Background", "Mutual", "compare_sources", "estimate", "measure_background"]
 
 ENOUGH = 8
 """A zoo of fewer sources gives no scale."""
@@ -25,6 +27,19 @@ SAMPLE = 64
 
 AGAINST = 512
 """And this many, evenly spaced, stand for those that they are compared with."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mutual:
+    """Cosines of a zoo's sources with each other.
+
+    Attributes:
+        rows: [m] the sources that played the target.
+        cosines: per view [m, n]; NaN for a source with itself, and where two share no site.
+    """
+
+    rows: NDArray[np.intp]
+    cosines: Mapping[View, FloatArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,21 +62,53 @@ class Background:
         return scores
 
 
-def measure_background(packed: Packed, estimator: Estimator) -> Background | None:
-    """Let each source of the zoo play the target against the others; None for a zoo too small to say anything."""
-    if len(packed.sources) < ENOUGH:
-        return None
-    if len(packed.sources) > AGAINST:
+def compare_sources(packed: Packed, *, all_sources: bool = True) -> Mutual:
+    """Let sources of the zoo, evenly spaced, play the target against the others.
+
+    Args:
+        all_sources: against every source, for an estimator that standardises by source; otherwise a sample stands for them.
+    """
+    if not all_sources and len(packed.sources) > AGAINST:
         packed = packed.subset(_evenly(len(packed.sources), AGAINST))
-    chosen = _evenly(len(packed.sources), min(len(packed.sources), SAMPLE))
-    mutual = packed.cosines_of([packed.source(int(row)) for row in chosen])
+    rows = _evenly(len(packed.sources), min(len(packed.sources), SAMPLE))
+    cosines = packed.cosines_of([packed.source(int(row)) for row in rows])
+    for of_view in cosines.values():
+        of_view[np.arange(len(rows)), rows] = np.nan
+    return Mutual(rows, cosines)
+
+
+def estimate(
+    estimator: Estimator,
+    cosines: Mapping[View, FloatArray],
+    mutual: Mutual,
+    usable: NDArray[np.intp],
+    *,
+    without: int | None = None,
+) -> FloatArray:
+    """An estimator's values of the usable sources, [k], from the arrays that it wants.
+
+    Args:
+        cosines: per view [n], of the target with every source.
+        without: the row of ``mutual`` that the target is itself; its cosines say nothing of the rest of the zoo.
+    """
+    names = wanted(estimator)
+    arrays = {str(view): cosine[usable] for view, cosine in cosines.items() if view in names}
+    if "zoo" in names:
+        zoo = mutual.cosines["compute"][:, usable]
+        arrays["zoo"] = zoo if without is None else np.delete(zoo, without, axis=0)
+    return estimator(**arrays)
+
+
+def measure_background(mutual: Mutual, estimator: Estimator) -> Background | None:
+    """What an estimator gives the zoo's sources against each other; None for a zoo too small to say anything."""
+    if mutual.cosines["compute"].shape[1] < ENOUGH:
+        return None
     values, nearest = [], []
-    for i, row in enumerate(chosen):
-        cosines = {view: found[i] for view, found in mutual.items()}
-        others = np.isfinite(cosines["compute"])
-        others[row] = False
-        if others.sum() >= ENOUGH - 1:
-            values.append(estimator(**{view: found[others] for view, found in cosines.items()}))
+    for row in range(len(mutual.rows)):
+        cosines = {view: found[row] for view, found in mutual.cosines.items()}
+        others = np.flatnonzero(np.isfinite(cosines["compute"]))
+        if len(others) >= ENOUGH - 1:
+            values.append(estimate(estimator, cosines, mutual, others, without=row))
             nearest.append(cosines["compute"][others].max())
     if not values:
         return None

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hubrank.errors import EmptyZooError
-from hubrank.ranking.background import Background, measure_background
-from hubrank.ranking.estimators import ESTIMATORS
-from hubrank.signatures.basis import Projection, energy_kept, project
-from hubrank.types import Scored, Signature, Verdict
+from hubrank.ranking.background import Background, compare_sources, estimate, measure_background
+from hubrank.ranking.estimators import ESTIMATORS, default_estimator, wanted
+from hubrank.signatures.basis import Projection, energy_kept, of_views, project
+from hubrank.types import Scored, Signature, Verdict, View
 
 if TYPE_CHECKING:
     from hubrank.zoo.packed import Packed
@@ -33,10 +34,13 @@ class Ranked:
     verdict: Verdict
 
 
-def rank_sources(packed: Packed, signature: Signature, *, estimator: str, top: int | None = None) -> Ranked:
+def rank_sources(packed: Packed, signature: Signature, *, estimator: str | None = None, top: int | None = None) -> Ranked:
     """Order the sources of a packed zoo by an estimator's value for one adapter.
 
+    Similarities, layers and energy are means over the views that the estimator looks at.
+
     Args:
+        estimator: a name of :data:`hubrank.ranking.estimators.ESTIMATORS`; None for the method's own.
         top: only so many rows; None for all.
 
     Raises:
@@ -47,12 +51,14 @@ def rank_sources(packed: Packed, signature: Signature, *, estimator: str, top: i
     usable = np.flatnonzero(np.isfinite(cosines["compute"]))
     if not len(usable):
         raise EmptyZooError("no source in the zoo changes the layers that the target was tuned at")
-    estimate = ESTIMATORS[estimator]
-    values = estimate(**{view: cosine[usable] for view, cosine in cosines.items()})
-    background = measure_background(packed, estimate)
+    chosen = ESTIMATORS[estimator or default_estimator(packed.method)]
+    views = [view for view in cosines if view in wanted(chosen)]
+    mutual = compare_sources(packed, all_sources="zoo" in wanted(chosen))
+    values = estimate(chosen, cosines, mutual, usable)
+    background = measure_background(mutual, chosen)
     scores = background.scores(values) if background is not None else None
     # The store's int8 leaves columns a little longer or shorter than 1, so that a twin could be nearer than near.
-    raw = np.clip(np.mean([cosine[usable] for cosine in cosines.values()], axis=0), -1.0, 1.0)
+    raw = np.clip(np.mean([cosines[view][usable] for view in views], axis=0), -1.0, 1.0)
     coverage = packed.coverage(target)[usable]
     rows = []
     for rank, i in enumerate(np.argsort(-values, kind="stable")[:top], 1):
@@ -66,14 +72,14 @@ def rank_sources(packed: Packed, signature: Signature, *, estimator: str, top: i
             value=float(values[i]),
             score=float(scores[i]) if scores is not None else None,
             similarity=float(raw[i]),
-            layers=_layers(packed, int(usable[i]), target),
+            layers=_layers(packed, int(usable[i]), target, views),
             coverage=float(coverage[i]),
             warnings=tuple(warnings),
         )
         rows.append(row)
     missing = len(packed.sources) - len(usable)
     skipped = Counter(packed.left_out) + Counter({"no comparable sites": missing})
-    energy = energy_kept(target)
+    energy = energy_kept(target, views)
     verdict = judge(background, float(np.max(cosines["compute"][usable])))
     return Ranked(tuple(rows), len(usable), dict(skipped), energy, verdict)
 
@@ -96,9 +102,9 @@ def judge(background: Background | None, nearest: float) -> Verdict:
     return Verdict(relevant=relevant, why=why)
 
 
-def _layers(packed: Packed, row: int, target: Projection) -> tuple[float | None, ...]:
+def _layers(packed: Packed, row: int, target: Projection, views: Sequence[View]) -> tuple[float | None, ...]:
     """Mean over the views and the sites of each layer, from layer 0 to the adapter's last; encoder before decoder."""
-    cosines = np.clip(packed.site_cosines(row, target).mean(axis=1), -1.0, 1.0)
+    cosines = np.clip(of_views(packed.site_cosines(row, target), views).mean(axis=1), -1.0, 1.0)
     layers: dict[tuple[str, int], list[float]] = defaultdict(list)
     counts: dict[str, int] = defaultdict(int)
     for site, cosine, mine in zip(packed.sites, cosines, target.there, strict=True):

@@ -10,21 +10,31 @@ with p = 32 and follow the exact ranking far more closely (bench/retrieval.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hubrank.signatures.views import THREE_VIEWS
-from hubrank.types import Factors, Signature, Site
+from hubrank.types import Factors, Signature, Site, View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hubrank.types import FloatArray
 
-__all__ = ["Basis", "Projection", "SiteBasis", "energy_kept", "learn_basis", "overlaps", "project", "projected_cosines"]
+__all__ = [
+    "Basis",
+    "Projection",
+    "SiteBasis",
+    "energy_kept",
+    "learn_basis",
+    "of_views",
+    "overlaps",
+    "project",
+    "projected_cosines",
+]
 
 _MAX_COLUMNS = 4096  # of the stacked directions of a site; a larger zoo is sampled evenly
 
@@ -134,11 +144,17 @@ def projected_cosines(one: Projection, other: Projection) -> FloatArray:
     return out
 
 
-def energy_kept(projection: Projection) -> float:
+def energy_kept(projection: Projection, views: Collection[View] = ("compute", "read", "write")) -> float:
     """Mean over views and present sites of the squared norm that a projection kept, from 0 to 1; NaN with no site."""
     if not projection.there.any():
         return float("nan")
-    return min(1.0, float(np.nanmean(projected_cosines(projection, projection))))
+    return min(1.0, float(np.nanmean(of_views(projected_cosines(projection, projection), views))))
+
+
+def of_views(cosines: FloatArray, views: Collection[View]) -> FloatArray:
+    """The columns of [sites, 3] cosines that belong to some views."""
+    chosen: FloatArray = np.take(cosines, [i for i, view in enumerate(THREE_VIEWS) if view.view in views], axis=1)
+    return chosen
 
 
 def _fits(factors: Factors, directions: SiteBasis) -> bool:

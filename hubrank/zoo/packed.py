@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hubrank.signatures.basis import Basis, Projection, learn_basis, overlaps, project, projected_cosines
+from hubrank.signatures.canonical import SHIFT
 from hubrank.signatures.encoding import quantise
 from hubrank.signatures.views import THREE_VIEWS
 from hubrank.types import Signature, Site, Source, View
@@ -24,13 +25,16 @@ if TYPE_CHECKING:
 
     from hubrank.types import FloatArray, Int8Array
 
-__all__ = ["Packed", "choose_p", "pack"]
+__all__ = ["Packed", "choose_p", "is_compared", "pack"]
 
 _SIZES = (256, 128, 64, 32, 16)
 _SOURCE_BYTES = 512 * 1024
 _ALL_BYTES = 2 * 1024**3
 _RARE = 0.1  # sites that fewer of the sources have are never tuned on a target, so never compared
 _CHUNK = 8192  # columns that are widened to float32 at a time
+# Whether a method is compared by its shifts alone or by its updates alone; the others by both. LoRA's and bottlenecks' three
+# views mean nothing at a shift, which reads one constant; of a prompt, the token mean ranks better than the token Gram.
+_BY_SHIFTS = {"lora": False, "bottleneck": False, "prompt": True}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,6 +153,12 @@ def _sums(values: NDArray[Any], edges: NDArray[np.int64], *, axis: int) -> NDArr
     return np.diff(np.concatenate([nothing, running], axis=axis).take(edges, axis=axis), axis=axis)
 
 
+def is_compared(site: Site, method: str) -> bool:
+    """Whether adapters of a method are compared at a site: prompts at shifts, LoRA and bottlenecks elsewhere, others at all."""
+    by_shifts = _BY_SHIFTS.get(method)
+    return by_shifts is None or site.module.endswith(SHIFT) == by_shifts
+
+
 def choose_p(columns: int, sources: int) -> int:
     """Directions a side: the most that keep a source of so many columns under 512 kB and all under 2 GB; at least 16."""
     for p in _SIZES:
@@ -176,7 +186,7 @@ def pack(
     """
     if basis is None:
         signatures = [signature for _, signature in zoo]
-        shapes = _shapes(signatures)
+        shapes = _shapes(signatures, method)
         columns = sum(len(f.s) for signature in signatures for f in signature.factors if f.site in shapes)
         basis = learn_basis(signatures, shapes, p or choose_p(-(-columns // len(zoo)), len(zoo)))
     kept: list[Source] = []
@@ -226,11 +236,12 @@ def _codes(parts: Sequence[FloatArray], p: int) -> tuple[Int8Array, FloatArray]:
     return np.ascontiguousarray(codes.T), scales
 
 
-def _shapes(signatures: Sequence[Signature]) -> dict[Site, tuple[int, int]]:
+def _shapes(signatures: Sequence[Signature], method: str) -> dict[Site, tuple[int, int]]:
     """The sites worth comparing, each with the shape that most sources have there."""
     found: dict[Site, Counter[tuple[int, int]]] = {}
     for signature in signatures:
         for factors in signature.factors:
-            found.setdefault(factors.site, Counter())[len(factors.u), len(factors.v)] += 1
+            if is_compared(factors.site, method):
+                found.setdefault(factors.site, Counter())[len(factors.u), len(factors.v)] += 1
     least = _RARE * len(signatures)
     return {site: shapes.most_common(1)[0][0] for site, shapes in sorted(found.items()) if shapes.total() >= least}

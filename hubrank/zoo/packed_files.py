@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PACKED_FORMAT", "open_packed"]
 
-PACKED_FORMAT = 2
+PACKED_FORMAT = 3
 _RELEARN = 1.2  # a basis serves until the zoo has grown by a fifth since it was learned
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hubrank.ranking.background import ENOUGH, SAMPLE, measure_background
+from hubrank.ranking.background import ENOUGH, SAMPLE, compare_sources, estimate, measure_background
 from hubrank.ranking.estimators import three_views
 from hubrank.signatures.views import THREE_VIEWS, site_cosines
 from hubrank.zoo.packed import pack
@@ -19,25 +19,25 @@ def random():
 
 def test_a_small_zoo_gives_no_scale(random):
     adapters = [random_deltas(random, modules()) for _ in range(ENOUGH)]
-    assert measure_background(packed_of(adapters[:-1]), three_views) is None
-    assert measure_background(packed_of(adapters), three_views) is not None
+    assert measure_background(compare_sources(packed_of(adapters[:-1])), three_views) is None
+    assert measure_background(compare_sources(packed_of(adapters)), three_views) is not None
 
 
 def test_a_zoo_of_copies_gives_no_scale(random):
     """There is no deviation to measure in."""
     adapter = random_deltas(random, modules())
-    assert measure_background(packed_of([adapter] * 12), three_views) is None
+    assert measure_background(compare_sources(packed_of([adapter] * 12)), three_views) is None
 
 
 def test_sources_that_share_nothing_are_no_background(random):
     """Twelve sources, but each shares sites with five others: too few to say anything."""
     adapters = [random_deltas(random, modules([i % 2])) for i in range(12)]
-    assert measure_background(packed_of(adapters), three_views) is None
+    assert measure_background(compare_sources(packed_of(adapters)), three_views) is None
 
 
 def test_the_scale_is_that_of_the_values_of_source_against_source(random):
     packed = packed_of(families(random))
-    background = measure_background(packed, three_views)
+    background = measure_background(compare_sources(packed), three_views)
     signatures = [sign(deltas) for deltas in families(np.random.default_rng(0))]
     values, nearest = [], []
     for mine in signatures:
@@ -53,7 +53,7 @@ def test_the_scale_is_that_of_the_values_of_source_against_source(random):
 
 
 def test_scores_are_a_monotone_map(random):
-    background = measure_background(packed_of(families(random)), three_views)
+    background = measure_background(compare_sources(packed_of(families(random))), three_views)
     values = np.sort(random.normal(size=50) * 3)
     scores = background.scores(values)
     assert (np.diff(scores) > 0).all()
@@ -68,7 +68,62 @@ def test_a_large_zoo_is_sampled_evenly(random):
     twin = random_deltas(random, where)
     signatures = [sign(random_deltas(random, where)) for _ in range(SAMPLE)] + [sign(twin)] * SAMPLE
     packed = pack(BASE, "lora", 1, [(source(f"org/a{i:03}"), signature) for i, signature in enumerate(signatures)])
-    background = measure_background(packed, three_views)
+    background = measure_background(compare_sources(packed), three_views)
     assert len(packed.sources) == n
     assert len(background.nearest) == SAMPLE
     assert (background.nearest > 0.9).mean() == pytest.approx(0.5, abs=0.01)
+
+
+# Estimators that want the zoo's cosines with itself.
+
+
+def test_sources_are_compared_with_all_others(random):
+    adapters = families(random)
+    mutual = compare_sources(packed_of(adapters))
+    assert mutual.rows.tolist() == list(range(12))
+    signatures = [sign(deltas) for deltas in adapters]
+    for view in THREE_VIEWS:
+        found = mutual.cosines[view.view]
+        assert np.isnan(np.diag(found)).all()
+        for i, mine in enumerate(signatures):
+            for j, other in enumerate(signatures):
+                if i != j:
+                    assert found[i, j] == pytest.approx(np.mean(list(site_cosines(mine, other, view).values())), abs=0.01)
+
+
+def test_a_source_that_plays_the_target_is_no_part_of_the_zoo(random):
+    """Its own cosines would be measured by themselves."""
+    mutual = compare_sources(packed_of(families(random)))
+    square = mutual.cosines["compute"]
+    seen = []
+
+    def estimator(*, compute, zoo):
+        seen.append((compute, zoo))
+        return compute
+
+    measure_background(mutual, estimator)
+    for i, (compute, zoo) in enumerate(seen):
+        others = np.delete(np.arange(12), i)
+        assert np.array_equal(compute, square[i, others])
+        assert np.array_equal(zoo, square[np.ix_(others, others)], equal_nan=True)
+    assert len(seen) == 12
+
+
+def test_the_target_meets_the_whole_zoo(random):
+    packed = packed_of(families(random))
+    mutual = compare_sources(packed)
+    usable = np.array([1, 4, 5])
+    cosines = {view: np.arange(12.0) for view in ("compute", "read", "write")}
+    values = estimate(lambda *, read, zoo: read + zoo[0], cosines, mutual, usable)
+    assert np.array_equal(values, usable + mutual.cosines["compute"][0, usable])
+
+
+def test_of_a_large_zoo_a_sample_stands_for_all(monkeypatch, random):
+    packed = packed_of(families(random))
+    whole = compare_sources(packed, all_sources=False)
+    assert whole.cosines["read"].shape == (len(packed.sources), len(packed.sources))
+    monkeypatch.setattr("hubrank.ranking.background.AGAINST", 5)
+    some = compare_sources(packed, all_sources=False)
+    kept = np.unique(np.linspace(0, len(packed.sources) - 1, 5).astype(int))
+    np.testing.assert_allclose(some.cosines["read"], whole.cosines["read"][np.ix_(kept, kept)], atol=1e-6)
+    assert compare_sources(packed, all_sources=True).cosines["read"].shape == whole.cosines["read"].shape

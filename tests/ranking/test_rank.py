@@ -182,7 +182,7 @@ def test_the_bar_is_half_of_what_is_usual_in_the_zoo(nearest, relevant):
     verdict = judge(background, nearest)
     assert verdict.relevant is relevant
     assert f"a cosine of {nearest:.2f} with the target" in verdict.why
-    assert "(0.40 in the median); the zoo's basis holds 50% of the target" in verdict.why
+    assert "(0.40 in the median)" in verdict.why
 
 
 def test_a_relative_is_relevant(random, adapters):
@@ -197,7 +197,6 @@ def test_a_stranger_is_not(random, adapters):
     assert not ranked.verdict.relevant
     assert "far below what sources of this zoo have" in ranked.verdict.why
     assert ranked.energy == pytest.approx(0.0, abs=1e-6)
-    assert "the zoo's basis holds 0% of the target" in ranked.verdict.why
 
 
 def test_energy_is_the_part_that_the_zoo_spans(random, adapters):

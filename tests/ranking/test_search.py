@@ -356,7 +356,7 @@ def test_many_bases_are_not_all_listed(tmp_path):
         ({"top": -1}, "--top -1"),
         ({"seed": -1}, "--seed -1: give a number from 0 to 2147483647"),
         ({"seed": 2**31}, "--seed 2147483648"),
-        ({"estimator": "best"}, "--estimator best: unknown; there is three-views"),
+        ({"estimator": "best"}, "--estimator best: unknown; there is compute-std, three-views"),
         ({"device": "gpu"}, "--device gpu: unknown"),
     ],
 )

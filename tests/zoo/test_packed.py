@@ -13,14 +13,15 @@ from safetensors.numpy import load, save
 from hubrank.checkpoints.architectures import site_of
 from hubrank.errors import EmptyZooError
 from hubrank.signatures.basis import project
+from hubrank.signatures.canonical import SHIFT
 from hubrank.signatures.views import THREE_VIEWS, similarity, site_cosines
-from hubrank.types import Signature
+from hubrank.types import Delta, Signature
 from hubrank.zoo import packed as arithmetic
 from hubrank.zoo import packed_files as module
 from hubrank.zoo.packed import choose_p, pack
 from hubrank.zoo.packed_files import open_packed
 from hubrank.zoo.store import Zoo
-from tests.builders import BASE, MODULES, make_source, random_signature
+from tests.builders import BASE, MODULES, make_source, random_factors, random_signature, sign
 
 SITES = tuple(site_of(name) for name in MODULES)
 
@@ -151,6 +152,46 @@ def test_the_shape_of_a_site_is_the_one_most_sources_have():
     packed = packed_of(pairs)
     assert {directions.read.shape[0] for directions in packed.basis.sites.values()} == {16}
     assert packed.left_out == {"no comparable sites": 3}
+
+
+def with_shifts(seed):
+    """Updates and shifts at two sites."""
+    at = [
+        Delta(site_of(name), *reversed(random_factors(seed + i)), shift=random_factors(seed + i, rank=1)[0][:, 0])
+        for i, name in enumerate(MODULES[:2])
+    ]
+    return sign(at)
+
+
+@pytest.mark.parametrize(
+    ("method", "modules"),
+    [
+        ("lora", {"query", "value"}),
+        ("bottleneck", {"query", "value"}),
+        ("prompt", {"query.shift", "value.shift"}),
+        ("prefix", {"query", "value", "query.shift", "value.shift"}),
+        ("reft", {"query", "value", "query.shift", "value.shift"}),
+    ],
+)
+def test_a_method_is_compared_at_its_own_kind_of_site(method, modules):
+    packed = pack(BASE, method, 1, [(make_source(f"org/{i:03}"), with_shifts(10 * i)) for i in range(4)])
+    assert {site.module.removeprefix("attention.self.") for site in packed.sites} == modules
+    assert packed.left_out == {}
+
+
+def test_shifts_change_nothing_for_lora():
+    """To the bit: a DoRA's magnitudes have no say in how its updates are packed."""
+    shifted = [(make_source(f"org/{i:03}"), with_shifts(10 * i)) for i in range(4)]
+    plain = [(s, Signature(tuple(f for f in found.factors if not f.site.module.endswith(SHIFT)))) for s, found in shifted]
+    assert_same(packed_of(shifted), packed_of(plain))
+
+
+def test_a_lora_of_shifts_alone_is_left_out():
+    pairs = [*zoo_of(3), (make_source("org/shifts"), Signature(with_shifts(0).factors[1::2]))]
+    assert all(site.module.endswith(SHIFT) for site in pairs[-1][1].sites)
+    packed = packed_of(pairs)
+    assert len(packed.sources) == 3
+    assert packed.left_out == {"no comparable sites": 1}
 
 
 @pytest.mark.parametrize(

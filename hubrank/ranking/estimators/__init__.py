@@ -1,29 +1,61 @@
 """Estimators of transfer: pure functions from similarities to values, the higher the better.
 
-Each takes the mean cosine of one target with every source, per view, as keyword arguments of shape [n], and gives [n]
-values whose order is the ranking. An estimator never sees names, cards or files.
+Each takes arrays as keyword arguments, and the names of its parameters say which it wants:
+
+    compute, read, write  [n]     mean cosine of the target with each source in that view
+    zoo                   [m, n]  compute cosines of m sources of the zoo, each playing the target, with each source; NaN
+                                  where a pair does not count: a source with itself, and two that share no site
+
+It gives [n] values whose order is the ranking. An estimator never sees names, cards or files. Which sites the cosines are
+means over is the packed zoo's affair (:func:`hubrank.zoo.packed.is_compared`).
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from hubrank.ranking.estimators.standardised_compute import standardised_compute
 from hubrank.ranking.estimators.three_views import three_views
 
 if TYPE_CHECKING:
     from hubrank.types import FloatArray
 
-__all__ = ["DEFAULT", "ESTIMATORS", "Estimator", "three_views"]
+__all__ = [
+    "DEFAULT",
+    "DEFAULTS",
+    "ESTIMATORS",
+    "Estimator",
+    "default_estimator",
+    "standardised_compute",
+    "three_views",
+    "wanted",
+]
 
 
 class Estimator(Protocol):
-    """Values [n] from the mean cosines [n] in each view."""
+    """Values [n] from some of ``compute``, ``read``, ``write`` and ``zoo``, all by keyword."""
 
-    def __call__(self, *, compute: FloatArray, read: FloatArray, write: FloatArray) -> FloatArray:
+    def __call__(self, *args: Any, **kwargs: Any) -> FloatArray:
         """Values [n], the higher the better."""
 
 
 DEFAULT = "three-views"
-ESTIMATORS: Mapping[str, Estimator] = MappingProxyType({DEFAULT: three_views})
+ESTIMATORS: Mapping[str, Estimator] = MappingProxyType({DEFAULT: three_views, "compute-std": standardised_compute})
+
+DEFAULTS: Mapping[str, str] = MappingProxyType(
+    {"lora": DEFAULT, "bottleneck": DEFAULT, "prompt": "compute-std", "prefix": "compute-std"}
+)
+"""The estimator of each method that was measured."""
+
+
+def default_estimator(method: str) -> str:
+    """The name of the estimator that ranks a method where nobody says otherwise; a method without figures has LoRA's."""
+    return DEFAULTS.get(method, DEFAULT)
+
+
+def wanted(estimator: Estimator) -> tuple[str, ...]:
+    """Names of the arrays that an estimator takes."""
+    return tuple(inspect.signature(estimator).parameters)

@@ -1,0 +1,116 @@
+"""The bench of soft prompts: on made-up prompts, and, where they are, on the published ones that the promise is about."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+DATA = Path("/work/shared/data/prompt_transfer")
+TASKS = ("left", "right", "up", "down", "near", "far", "in", "out")
+
+
+@pytest.fixture(scope="module")
+def bench():
+    spec = importlib.util.spec_from_file_location("bench_prompts", REPOSITORY / "bench" / "prompts.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    yield spec.loader.exec_module(module) or module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture
+def data(tmp_path, bench):
+    """Prompts of 6 tokens, 16 wide; what transfers is what lies near, and a target's own prompt is the best of all."""
+    for i, name in enumerate(bench.BACKBONES):
+        random = np.random.default_rng(i)
+        prompts = {task: random.normal(size=(6, 16)).astype(np.float32) for task in TASKS}
+        means = np.stack([tokens.mean(axis=0) for tokens in prompts.values()])
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        measured = 0.5 + 0.4 * means @ means.T
+        np.savez(tmp_path / f"prompts_{name}.npz", **prompts, left_trained=prompts["left"])
+        with (tmp_path / f"zeroshot_transfer_{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["target\\source", *TASKS[:3], "random", *TASKS[3:]])
+            writer.writerows([task, *row[:3], 0.99, *row[3:]] for task, row in zip(TASKS, measured.tolist(), strict=True))
+    return tmp_path
+
+
+def test_neither_the_random_prompt_nor_variants_of_a_task_are_sources(bench, data):
+    backbone = bench.read_backbone(data, "T5Small")
+    assert backbone.tasks == TASKS
+    assert backbone.tokens.shape == (8, 6, 16)
+    assert backbone.measured.shape == (8, 8)
+    assert backbone.measured.max() == pytest.approx(0.9)
+
+
+def test_every_representation_ranks_the_others_alone(bench, data):
+    backbone = bench.read_backbone(data, "Roberta")
+    for values in bench.rankings(backbone).values():
+        for target in range(8):
+            zoo = np.delete(np.arange(8), target)
+            found = values(target, zoo)
+            assert found.shape == (7,)
+            assert np.isfinite(found).all()
+
+
+def test_the_shipped_ranking_is_the_exact_one_but_for_the_packing(bench, data):
+    backbone = bench.read_backbone(data, "Roberta")
+    ranked = bench.rankings(backbone)
+    for target in range(8):
+        zoo = np.delete(np.arange(8), target)
+        assert ranked[bench.SHIPPED](target, zoo) == pytest.approx(ranked["mean over tokens, std"](target, zoo), abs=0.2)
+
+
+def test_the_metrics_by_hand(bench):
+    measured, values = np.array([0.4, 0.8, 0.6, 0.2]), np.array([0.1, 0.2, 0.4, 0.3])
+    assert bench.regret(values, measured, 1) == pytest.approx(25)
+    assert bench.regret(values, measured, 3) == 0
+    assert bench.ndcg(measured, measured) == pytest.approx(100)
+    assert bench.ndcg(values, measured) == pytest.approx(50, abs=0.1)  # 2 ** 80 is third, all else is next to nothing
+    assert bench.judge(values, measured)[0] == bench.regret(values, measured, 1)
+
+
+def test_the_result_is_written_without_a_path_in_it(bench, data, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "results" / "prompts.json"
+    monkeypatch.setattr(sys, "argv", ["prompts.py", "--data", str(data), "--out", str(out)])
+    monkeypatch.setattr(bench, "SHUFFLES", 20)
+    monkeypatch.setattr(bench, "DRAWS", 2)
+    bench.main()
+    result = json.loads(out.read_text("utf-8"))
+    assert str(tmp_path) not in out.read_text("utf-8")
+    assert result["together"]["mean over tokens"]["regret@1"] == 0  # as the data were made
+    assert result["together"]["chance"]["regret@1"] > 5
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in result["together"])
+
+
+def test_the_committed_result_keeps_the_promise(bench):
+    result = json.loads((REPOSITORY / "bench" / "results" / "prompts.json").read_text("utf-8"))
+    assert result["targets"] == {"Roberta": 14, "T5Small": 17}
+    assert result["together"][bench.SHIPPED]["regret@1"] <= 6.3
+    assert result["together"][bench.SHIPPED]["regret@3"] <= 1.1
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data is not here")
+def test_the_shipped_estimator_reaches_the_exact_figures_on_published_prompts(bench):
+    tables = [bench.evaluate(bench.read_backbone(DATA, name)) for name in bench.BACKBONES]
+    together = bench.summarise({name: np.concatenate([table[name] for table in tables]) for name in tables[0]})
+    assert together[bench.SHIPPED]["regret@1"] <= 6.3
+    assert together[bench.SHIPPED]["regret@3"] <= 1.1
+    assert together["mean over tokens, std"]["regret@1"] == pytest.approx(6.22)
+    assert together[bench.SHIPPED]["NDCG"] == pytest.approx(together["mean over tokens, std"]["NDCG"], abs=0.5)
+    worst = together[bench.CHANCE]
+    for name, row in together.items():
+        if name != bench.CHANCE:
+            assert row["regret@1"] < worst["regret@1"], name
+            assert row["NDCG"] > worst["NDCG"], name
+    committed = json.loads((REPOSITORY / "bench" / "results" / "prompts.json").read_text("utf-8"))
+    for name, row in together.items():
+        assert row == pytest.approx(committed["together"][name], abs=1.0), name
