@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hubrank.checkpoints.base_folder import FolderTensors
 from hubrank.checkpoints.base_names import all_names
-from hubrank.errors import UsageError
+from hubrank.checkpoints.base_tensors import BaseTensors
+from hubrank.errors import HubError, InputError, UsageError
 from hubrank.hubs.folder import FolderHub
 from hubrank.hubs.protocol import Hub, Query
+from hubrank.target.base import find_base
 from hubrank.types import SyncReport
 from hubrank.zoo.store import Zoo
 from hubrank.zoo.sync import Event, sync_hubs
@@ -46,10 +49,18 @@ def sync(
     try:
         # A hub lists by the name that a card states, which may be an older one of the same model.
         names = tuple(dict.fromkeys(name for base in bases for name in all_names(base)))
-        return sync_hubs(opened, opened_hubs, Query(names, limit), on_event=on_event)
+        return sync_hubs(opened, opened_hubs, Query(names, limit), on_event=on_event, base_tensors=_local_base)
     finally:
         if zoo is None:
             opened.close()
+
+
+def _local_base(name: str) -> BaseTensors | None:
+    """The parameters of a base model that is on this machine already."""
+    try:
+        return FolderTensors(find_base(name, offline=True).folder)
+    except (HubError, InputError):
+        return None
 
 
 def open_hub(name: str | Path) -> Hub:

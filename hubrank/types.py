@@ -100,6 +100,7 @@ class Source:
         repo: ``org/name``.
         revision: commit sha, or for a folder the sha1 of the files that were read.
         subfolder: where in the repository the adapter lies; None for its root.
+        branch: which branch it is on; None for the default one.
         base: id of the base model the adapter was trained on.
         method: the group of methods whose updates can be compared, such as ``lora``.
         rank: the largest rank among its sites.
@@ -124,12 +125,13 @@ class Source:
     gone: bool = False
     variant: str = ""
     part: str | None = None
+    branch: str | None = None
 
     @property
     def name(self) -> str:
-        """``org/name`` or ``org/name/subfolder``, with ``#part`` where it is one of several in a file."""
+        """``org/name`` or ``org/name/subfolder``; ``@branch`` off the default one, ``#part`` of several in a file."""
         whole = f"{self.repo}/{self.subfolder}" if self.subfolder else self.repo
-        return f"{whole}#{self.part}" if self.part else whole
+        return whole + (f"@{self.branch}" if self.branch else "") + (f"#{self.part}" if self.part else "")
 
     @property
     def full_method(self) -> str:

@@ -26,14 +26,24 @@ class Repo:
     tags: list[str] = field(default_factory=lambda: ["peft"])
     card: dict[str, Any] = field(default_factory=dict)
     gated: bool = False
+    branches: dict[str, dict[str, bytes]] = field(default_factory=dict)
     lfs: tuple[str, ...] = (".safetensors", ".bin")
 
     @property
     def sha(self) -> str:
-        digest = hashlib.sha1(usedforsecurity=False)
-        for name in sorted(self.files):
-            digest.update(name.encode() + b"\0" + self.files[name])
-        return digest.hexdigest()
+        return _sha(self.files)
+
+    def at(self, revision: str) -> dict[str, bytes] | None:
+        """The files of a branch or commit."""
+        names = {"main": self.files, **self.branches}
+        return names.get(revision) or {_sha(files): files for files in names.values()}.get(revision)
+
+
+def _sha(files: dict[str, bytes]) -> str:
+    digest = hashlib.sha1(usedforsecurity=False)
+    for name in sorted(files):
+        digest.update(name.encode() + b"\0" + files[name])
+    return digest.hexdigest()
 
 
 @dataclass
@@ -125,11 +135,20 @@ class _Handler(BaseHTTPRequestHandler):
         self._json([_entry(repo) for repo in found[start : start + limit]], headers, body=body)
 
     def _info(self, path: str, *, body: bool) -> None:
-        repo = self.state.repos.get("/".join(path.split("/")[:2]))
+        name, what, revision = "/".join(path.split("/")[:2]), *[*path.split("/")[2:4], "", ""][:2]
+        repo = self.state.repos.get(name)
         if repo is None:
             self._error(404, "RepoNotFound", body=body)
+        elif repo.gated:
+            self._error(403, "GatedRepo", body=body)
+        elif what == "refs":
+            heads = {"main": repo.files, **repo.branches}
+            branches = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": _sha(f)} for n, f in heads.items()]
+            self._json({"branches": branches, "converts": [], "tags": []}, {}, body=body)
+        elif repo.at(revision or "main") is None:
+            self._error(404, "RevisionNotFound", body=body)
         else:
-            self._json(_entry(repo), {}, body=body)
+            self._json(_entry(repo, repo.at(revision or "main")), {}, body=body)
 
     def _file(self, path: str, *, body: bool) -> None:
         name, _, rest = path.removeprefix("/").partition("/resolve/")
@@ -139,29 +158,29 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(404, "RepoNotFound", body=body)
         elif repo.gated:
             self._error(403, "GatedRepo", body=body)
-        elif revision not in ("main", repo.sha):
+        elif (files := repo.at(revision)) is None:
             self._error(404, "RevisionNotFound", body=body)
-        elif file not in repo.files:
-            self._error(404, "EntryNotFound", {"X-Repo-Commit": repo.sha}, body=body)
+        elif file not in files:
+            self._error(404, "EntryNotFound", {"X-Repo-Commit": _sha(files)}, body=body)
         elif file.endswith(repo.lfs):
-            data = repo.files[file]
+            data = files[file]
             headers = {
-                "X-Repo-Commit": repo.sha,
+                "X-Repo-Commit": _sha(files),
                 "X-Linked-Etag": f'"{hashlib.sha256(data).hexdigest()}"',
                 "X-Linked-Size": str(len(data)),
-                "Location": f"{self.state.url}/lfs/{name}/{file}",
+                "Location": f"{self.state.url}/lfs/{name}/{_sha(files)}/{file}",
             }
             self._send(302, b"", headers, body=body)
         else:
-            data = repo.files[file]
+            data = files[file]
             blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-            self._send(200, data, {"X-Repo-Commit": repo.sha, "ETag": f'"{blob}"'}, body=body)
+            self._send(200, data, {"X-Repo-Commit": _sha(files), "ETag": f'"{blob}"'}, body=body)
 
     def _bytes(self, path: str, *, body: bool) -> None:
         parts = path.split("/")
-        repo = self.state.repos["/".join(parts[:2])]
-        data = repo.files["/".join(parts[2:])]
-        self._send(200, data, {"X-Repo-Commit": repo.sha, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'}, body=body)
+        files = self.state.repos["/".join(parts[:2])].at(parts[2])
+        data = (files or {})["/".join(parts[3:])]
+        self._send(200, data, {"X-Repo-Commit": parts[2], "ETag": f'"{hashlib.sha256(data).hexdigest()}"'}, body=body)
 
     def _json(self, value: object, headers: dict[str, str], *, body: bool) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json", **headers}, body=body)
@@ -178,16 +197,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
 
-def _entry(repo: Repo) -> dict[str, Any]:
+def _entry(repo: Repo, files: dict[str, bytes] | None = None) -> dict[str, Any]:
+    files = repo.files if files is None else files
     return {
         "_id": hashlib.md5(repo.id.encode(), usedforsecurity=False).hexdigest()[:24],
         "id": repo.id,
-        "sha": repo.sha,
+        "sha": _sha(files),
         "tags": repo.tags,
         "cardData": repo.card,
         "gated": "manual" if repo.gated else False,
         "private": False,
         "disabled": False,
         "downloads": 1,
-        "siblings": [{"rfilename": name} for name in sorted(repo.files)],
+        "siblings": [{"rfilename": name} for name in sorted(files)],
     }

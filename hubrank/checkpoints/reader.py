@@ -19,7 +19,7 @@ from hubrank.errors import AdapterError
 from hubrank.hubs.protocol import Bundle, Listing
 from hubrank.types import Adapter, CardFacts
 
-__all__ = ["ADAPTERS_WEIGHTS", "CONFIG", "PEFT_WEIGHTS", "READER_VERSION", "read_adapters", "read_card"]
+__all__ = ["ADAPTERS_WEIGHTS", "CONFIG", "PEFT_WEIGHTS", "READER_VERSION", "base_of", "read_adapters", "read_card"]
 
 READER_VERSION = 2
 """Raised whenever more can be read, so that what was skipped is tried again."""
@@ -63,6 +63,19 @@ def read_adapters(listing: Listing, bundle: Bundle, *, base_tensors: BaseTensors
     else:
         raise AdapterError("unsupported format", f"{CONFIG} is neither peft's nor that of adapters")
     return tuple(replace(adapter, warnings=(*warnings, *adapter.warnings)) for adapter in adapters)
+
+
+def base_of(listing: Listing, bundle: Bundle) -> str:
+    """The id of the base model that an adapter names.
+
+    Raises:
+        AdapterError: it names none, or has neither config nor manifest.
+    """
+    if CONFIG not in listing.files:
+        return read_manifest(bundle).base
+    config = fields.parse_config(CONFIG, bundle.read(CONFIG, limit=fields.MAX_CONFIG_BYTES))
+    field = "base_model_name_or_path" if config.get("peft_type") is not None else "model_name"
+    return _base(config, field, listing, bundle)[0]
 
 
 def read_card(listing: Listing, bundle: Bundle) -> CardFacts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,11 @@ from hubrank.hubs.protocol import Bundle, Listing, Query
 
 __all__ = ["HuggingFaceHub"]
 
-_TAGS = ("peft", "adapter-transformers")
+_VERSIONED = "adapter-transformers"
+_TAGS = ("peft", _VERSIONED)
 _EXPAND = ["sha", "siblings", "tags", "cardData", "gated", "private", "disabled", "lastModified"]
-_CONFIG = "adapter_config.json"
-# What one adapter may need, each the better of two forms; heads, optimizer states and checkpoints are never fetched.
-_WANTED = (
-    (_CONFIG,),
-    ("adapter_model.safetensors", "adapter_model.bin"),
-    ("adapter.safetensors", "pytorch_adapter.bin"),
-    ("README.md",),
-)
+# What makes a folder of a repository an adapter's.
+_MARKERS = ("adapter_config.json", "hubrank.json")
 _MAX_BYTES = 4 * 1024**3
 
 
@@ -51,57 +47,92 @@ class HuggingFaceHub:
     def discover(self, query: Query) -> Iterator[Listing]:
         """Adapters tagged ``peft`` or ``adapter-transformers``; of wanted bases, also ``base_model:adapter:ID``.
 
+        A repository of ``adapters`` keeps versions on branches: they are listed after it, where it is new or has moved.
+
         Raises:
             HubError: the hub does not answer, or refuses.
         """
         seen: set[str] = set()
-        filters = [[tag, f"base_model:adapter:{base}"] for base in query.bases for tag in _TAGS] or [[tag] for tag in _TAGS]
-        for tags in filters:
+        wanted = [[f"base_model:adapter:{base}"] for base in query.bases] or [[]]
+        for tags in ([tag, *more] for more in wanted for tag in _TAGS):
             with _hub_errors("listing adapters"):
                 for model in self._api.list_models(filter=tags, expand=_EXPAND, sort="downloads", limit=query.limit):
                     if model.id in seen or (query.limit is not None and len(seen) >= query.limit):
                         continue
                     seen.add(model.id)
                     yield from _listings(model)
+                    if _VERSIONED in (model.tags or ()) and (model.id, model.sha) not in query.known:
+                        yield from self._branches(model)
             self.requests += 1
 
     def open(self, listing: Listing) -> Bundle:
-        """Fetch the config, the weights and the card of one adapter at the listed commit.
+        """The files of one adapter at the listed commit, each fetched when it is first asked for."""
+        return _HubBundle(self, listing, self._endpoint)
 
-        Raises:
-            AdapterError: the repository is gated, private, disabled or gone, or a file is missing or too large.
-            HubError: the hub does not answer.
-        """
+    def _branches(self, model: Any) -> Iterator[Listing]:
+        try:
+            with _hub_errors(model.id):
+                refs = self._api.list_repo_refs(model.id)
+                self.requests += 1
+        except AdapterError:  # gated, or gone since it was listed: what is wrong with it is said where it is read
+            return
+        for branch in refs.branches:
+            if branch.target_commit == model.sha:
+                continue
+            try:
+                with _hub_errors(model.id):
+                    found = self._api.model_info(model.id, revision=branch.name)
+                    self.requests += 1
+            except AdapterError:
+                continue
+            for listing in _listings(found):
+                yield replace(listing, branch=branch.name)
+
+
+class _HubBundle(FolderBundle):
+    """The files of one adapter of the HF Hub, through the client's own cache."""
+
+    def __init__(self, hub: HuggingFaceHub, listing: Listing, endpoint: str | None) -> None:
+        super().__init__(Path())
+        self._owner, self._listing, self._endpoint = hub, listing, endpoint
+        self._paths: dict[str, Path] = {}
+
+    def _path(self, name: str) -> Path:
+        if name not in self._paths:
+            self._paths[name] = self._fetch(name)
+        return self._paths[name]
+
+    def _fetch(self, name: str) -> Path:
         from huggingface_hub import hf_hub_download
 
-        folder: Path | None = None
-        for names in _WANTED:
-            name = next((name for name in names if name in listing.files), None)
-            if name is None or (name == "README.md" and listing.card):
-                continue
-            if listing.files[name] > _MAX_BYTES:
-                raise AdapterError("file too large", f"{name} has {listing.files[name]:,} bytes")
-            with _hub_errors(listing.repo):
-                path = hf_hub_download(
+        super()._path(name)  # refuses what is no plain file name
+        listing = self._listing
+        if name not in listing.files:
+            raise AdapterError("file missing", f"{listing.repo} has no {name}")
+        if listing.files[name] > _MAX_BYTES:
+            raise AdapterError("file too large", f"{name} has {listing.files[name]:,} bytes")
+        with _hub_errors(listing.repo):
+            path = Path(
+                hf_hub_download(
                     listing.repo, name, subfolder=listing.subfolder, revision=listing.revision, endpoint=self._endpoint
                 )
-            self.requests += 2
-            folder = Path(path).parent
-            self.bytes_read += Path(path).stat().st_size
-        if folder is None:
-            raise AdapterError("no config", f"{listing.repo} has no {_CONFIG}")
-        return FolderBundle(folder)
+            )
+        self._owner.requests += 2
+        self._owner.bytes_read += path.stat().st_size
+        return path
 
 
 def _listings(model: Any) -> Iterator[Listing]:
-    """One listing a folder of the repository that holds an adapter_config.json."""
+    """One listing a folder of the repository that holds an adapter."""
     folders: dict[str, dict[str, int]] = defaultdict(dict)
     for sibling in model.siblings or []:
         folder, _, name = sibling.rfilename.rpartition("/")
         folders[folder][name] = sibling.size if isinstance(sibling.size, int) else -1
     card = _card(model)
     for folder, files in sorted(folders.items()):
-        if _CONFIG in files and not any(part.startswith("checkpoint-") for part in folder.split("/")):
+        if any(marker in files for marker in _MARKERS) and not any(
+            part.startswith("checkpoint-") for part in folder.split("/")
+        ):
             yield Listing(model.id, model.sha or "main", folder or None, files, card)
 
 

@@ -11,10 +11,17 @@ __all__ = ["Bundle", "Hub", "Listing", "Query"]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which adapters are wanted. ``bases`` empty: any; ``limit`` counts repositories."""
+    """Which adapters are wanted.
+
+    Attributes:
+        bases: of these base models; empty for any.
+        limit: at most so many repositories.
+        known: (repo, revision) of what is stored already: where a repository has not moved, its branches are not asked for.
+    """
 
     bases: tuple[str, ...] = ()
     limit: int | None = None
+    known: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,7 @@ class Listing:
         files: size in bytes of each file beside the adapter, by name; -1 where the hub does not say.
         card: front matter of the card where the hub's listing carries it already.
         location: for a folder, where it is.
+        branch: where it is not on the default branch, the branch; AdapterHub keeps versions so.
     """
 
     repo: str
@@ -36,6 +44,7 @@ class Listing:
     files: Mapping[str, int]
     card: Mapping[str, object] = field(default_factory=dict)
     location: str | None = None
+    branch: str | None = None
 
 
 class Bundle(Protocol):

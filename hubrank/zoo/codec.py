@@ -48,7 +48,7 @@ def source_from_json(value: Any) -> Source:
         fields = {**value, "card": CardFacts(**card), "warnings": tuple(str(w) for w in value["warnings"])}
         source = Source(**fields)
         texts = (source.hub, source.repo, source.revision, source.base, source.method, source.variant)
-        optional = (source.subfolder, source.location, source.part, source.card.task, source.card.license)
+        optional = (source.subfolder, source.location, source.part, source.branch, source.card.task, source.card.license)
         if not all(isinstance(t, str) for t in texts) or not all(isinstance(t, str | None) for t in optional):
             raise TypeError("a text field holds something else")
         if not isinstance(source.rank, int) or not isinstance(source.gone, bool):

@@ -65,14 +65,14 @@ def cache_folder(given: str | Path | None = None) -> Path:
     return Path(platformdirs.user_cache_dir("hubrank")).absolute()
 
 
-def source_id(hub: str, repo: str, subfolder: str | None, part: str | None = None) -> str:
+def source_id(hub: str, repo: str, subfolder: str | None, *, branch: str | None = None, part: str | None = None) -> str:
     """The ID of a source in the store: 32 hex digits."""
-    words = (hub, repo, subfolder or "", *((part,) if part else ()))
+    words = (hub, repo, subfolder or "", *((f"@{branch}",) if branch else ()), *((f"#{part}",) if part else ()))
     return hashlib.sha256("\0".join(words).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _identity(source: Source) -> str:
-    return source_id(source.hub, source.repo, source.subfolder, source.part)
+    return source_id(source.hub, source.repo, source.subfolder, branch=source.branch, part=source.part)
 
 
 def clear_store(folder: Path) -> int:
@@ -167,9 +167,11 @@ class Zoo:
         """Sources per base, most first."""
         return dict(Counter(source.base for source in self.sources()).most_common())
 
-    def get(self, hub: str, repo: str, subfolder: str | None, part: str | None = None) -> Source | None:
+    def get(
+        self, hub: str, repo: str, subfolder: str | None, *, branch: str | None = None, part: str | None = None
+    ) -> Source | None:
         """One source, or None."""
-        data = self._get(f"source/{source_id(hub, repo, subfolder, part)}")
+        data = self._get(f"source/{source_id(hub, repo, subfolder, branch=branch, part=part)}")
         if data is None:
             return None
         with self._located():
@@ -193,7 +195,7 @@ class Zoo:
             # A former revision may have had parts that this one lacks.
             for part in PARTS:
                 for kind in ("source", "signature"):
-                    cache.delete(f"{kind}/{source_id(source.hub, source.repo, source.subfolder, part)}")
+                    cache.delete(f"{kind}/{_identity(replace(source, part=part))}")
             for one, its in ((source, signature), *parts):
                 cache.set(f"source/{_identity(one)}", encode_source(one))
                 cache.set(f"signature/{_identity(one)}", encode_signature(its))
@@ -206,18 +208,20 @@ class Zoo:
 
     def parts(self, source: Source) -> list[Source]:
         """A source and the other parts of its file."""
-        found = (self.get(source.hub, source.repo, source.subfolder, part) for part in (None, *PARTS))
+        found = (
+            self.get(source.hub, source.repo, source.subfolder, branch=source.branch, part=part) for part in (None, *PARTS)
+        )
         return [one for one in found if one is not None]
 
-    def put_skip(self, hub: str, repo: str, subfolder: str | None, skip: Skip) -> None:
+    def put_skip(self, hub: str, repo: str, subfolder: str | None, skip: Skip, *, branch: str | None = None) -> None:
         """Remember that a revision could not be read; a former, readable revision of it stays as it is."""
         data = json.dumps({**asdict(skip), "reader": READER_VERSION}).encode()
         with self._guard():
-            self._open_cache().set(f"skip/{source_id(hub, repo, subfolder)}", data)
+            self._open_cache().set(f"skip/{source_id(hub, repo, subfolder, branch=branch)}", data)
 
-    def get_skip(self, hub: str, repo: str, subfolder: str | None) -> Skip | None:
+    def get_skip(self, hub: str, repo: str, subfolder: str | None, *, branch: str | None = None) -> Skip | None:
         """What is remembered of an adapter that could not be read, if this version of hubrank can read no more than then."""
-        data = self._get(f"skip/{source_id(hub, repo, subfolder)}")
+        data = self._get(f"skip/{source_id(hub, repo, subfolder, branch=branch)}")
         if data is None:
             return None
         try:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from hubrank.checkpoints.base_names import canonical_name
-from hubrank.checkpoints.reader import read_adapters, read_card
+from hubrank.checkpoints.base_tensors import BaseTensors
+from hubrank.checkpoints.reader import base_of, read_adapters, read_card
 from hubrank.errors import AdapterError
-from hubrank.hubs.protocol import Hub, Listing, Query
+from hubrank.hubs.protocol import Bundle, Hub, Listing, Query
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.types import Adapter, CardFacts, Source, SyncReport
 from hubrank.zoo.store import Skip, Zoo
 
-__all__ = ["Event", "sync_hubs"]
+__all__ = ["BaseProvider", "Event", "sync_hubs"]
 
 Outcome: TypeAlias = Literal["added", "updated", "unchanged", "skipped"]
+BaseProvider: TypeAlias = Callable[[str], BaseTensors | None]
+_Place: TypeAlias = tuple[str, str | None, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,15 @@ def sync_hubs(
     query: Query,
     *,
     on_event: Callable[[Event], None] | None = None,
+    base_tensors: BaseProvider | None = None,
 ) -> SyncReport:
     """Sync every hub in turn; each adapter is committed before the next is read.
 
     A fault in one adapter never stops the sync: it is counted under its reason. Sources that a hub no longer lists are
     marked gone, unless the query left some of the hub out.
+
+    Args:
+        base_tensors: finds the tensors of a base model on this machine, for adapters that cannot be read without.
 
     Raises:
         HubError: a hub does not answer. What was stored until then stays.
@@ -52,12 +59,17 @@ def sync_hubs(
     skips: list[tuple[str, str]] = []
     removed = whole = 0
     for hub in hubs:
-        seen = set()
-        for listing in hub.discover(query):
-            seen.add((listing.repo, listing.subfolder))
+        stored = [source for source in zoo.sources(gone=True) if source.hub == hub.name]
+        known = frozenset((source.repo, source.revision) for source in stored if source.branch is None)
+        seen: set[_Place] = set()
+        unmoved: set[str] = set()
+        for listing in hub.discover(replace(query, known=known)):
+            seen.add((listing.repo, listing.subfolder, listing.branch))
+            if listing.branch is None and (listing.repo, listing.revision) in known:
+                unmoved.add(listing.repo)
             whole += sum(max(size, 0) for size in listing.files.values())
-            name = f"{listing.repo}/{listing.subfolder}" if listing.subfolder else listing.repo
-            result = _sync_one(zoo, hub, listing, query, name)
+            name = _name(listing)
+            result = _sync_one(zoo, hub, listing, bases=query.bases, base_tensors=base_tensors)
             if isinstance(result, Skip):
                 outcome: Outcome = "skipped"
                 reasons[result.reason] += 1
@@ -68,7 +80,7 @@ def sync_hubs(
             if on_event is not None:
                 on_event(Event(name, outcome, skips[-1][1] if outcome == "skipped" else ""))
         if query == Query():
-            removed += _mark_gone(zoo, hub, seen)
+            removed += _mark_gone(zoo, [source for source in stored if not source.gone], seen, unmoved)
     return SyncReport(
         added=outcomes["added"],
         updated=outcomes["updated"],
@@ -83,21 +95,25 @@ def sync_hubs(
     )
 
 
-def _sync_one(zoo: Zoo, hub: Hub, listing: Listing, query: Query, name: str) -> Outcome | Skip:
-    known = zoo.get(hub.name, listing.repo, listing.subfolder)
+def _sync_one(
+    zoo: Zoo, hub: Hub, listing: Listing, *, bases: tuple[str, ...], base_tensors: BaseProvider | None
+) -> Outcome | Skip:
+    name = _name(listing)
+    place = (hub.name, listing.repo, listing.subfolder)
+    known = zoo.get(*place, branch=listing.branch)
     if known is not None and known.revision == listing.revision:
         if known.gone:
             for part in zoo.parts(known):
                 zoo.mark(part, gone=False)
         return "unchanged"
-    skipped = zoo.get_skip(hub.name, listing.repo, listing.subfolder)
+    skipped = zoo.get_skip(*place, branch=listing.branch)
     if skipped is not None and skipped.revision == listing.revision:
         return skipped
     try:
         bundle = hub.open(listing)
-        adapters = read_adapters(listing, bundle)
+        adapters = _read(listing, bundle, base_tensors)
         base = adapters[0].base
-        if query.bases and base not in {canonical_name(wanted) for wanted in query.bases}:
+        if bases and base not in {canonical_name(wanted) for wanted in bases}:
             # A matter of this query, not of the adapter: nothing is remembered.
             return Skip(name, listing.revision, "other base", base)
         signatures = [sign_adapter(adapter) for adapter in adapters]
@@ -105,12 +121,33 @@ def _sync_one(zoo: Zoo, hub: Hub, listing: Listing, query: Query, name: str) -> 
     except AdapterError as error:
         skip = Skip(name, listing.revision, error.reason, error.detail)
         if error.lasting:
-            zoo.put_skip(hub.name, listing.repo, listing.subfolder, skip)
+            zoo.put_skip(*place, skip, branch=listing.branch)
         return skip
     sources = [_source(hub, listing, adapter, card, first=adapter is adapters[0]) for adapter in adapters]
     first, *others = zip(sources, signatures, strict=True)
     zoo.put(*first, *others)
     return "added" if known is None else "updated"
+
+
+def _read(listing: Listing, bundle: Bundle, base_tensors: BaseProvider | None) -> tuple[Adapter, ...]:
+    """Read an adapter from its own files; only where that cannot be done, with the base model's tensors beside them.
+
+    So that all adapters of a method are described alike, whether or not somebody has the base model on disk.
+    """
+    try:
+        return read_adapters(listing, bundle)
+    except AdapterError as error:
+        if error.reason != "needs base":
+            raise
+        tensors = base_tensors(base_of(listing, bundle)) if base_tensors is not None else None
+        if tensors is None:
+            raise AdapterError(error.reason, error.detail, lasting=False) from error
+        return read_adapters(listing, bundle, base_tensors=tensors)
+
+
+def _name(listing: Listing) -> str:
+    whole = f"{listing.repo}/{listing.subfolder}" if listing.subfolder else listing.repo
+    return f"{whole}@{listing.branch}" if listing.branch else whole
 
 
 def _source(hub: Hub, listing: Listing, adapter: Adapter, card: CardFacts, *, first: bool) -> Source:
@@ -127,11 +164,17 @@ def _source(hub: Hub, listing: Listing, adapter: Adapter, card: CardFacts, *, fi
         location=listing.location,
         variant=adapter.variant,
         part=None if first else adapter.method,
+        branch=listing.branch,
     )
 
 
-def _mark_gone(zoo: Zoo, hub: Hub, seen: set[tuple[str, str | None]]) -> int:
-    left = [source for source in zoo.sources() if source.hub == hub.name and (source.repo, source.subfolder) not in seen]
-    for source in left:
+def _mark_gone(zoo: Zoo, stored: list[Source], seen: set[_Place], unmoved: set[str]) -> int:
+    """Mark what was not listed; the branches of a repository that has not moved are not listed again, and still there."""
+    gone = [
+        source
+        for source in stored
+        if (source.repo, source.subfolder, source.branch) not in seen and not (source.branch and source.repo in unmoved)
+    ]
+    for source in gone:
         zoo.mark(source, gone=True)
-    return len(left)
+    return len(gone)

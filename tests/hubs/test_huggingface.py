@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -109,6 +110,41 @@ def test_pages_are_followed_and_the_limit_kept(hub, tmp_path):
     assert report.added == 5
     report, _ = sync(hub, tmp_path / "other", Query(limit=3))
     assert report.added == 3
+
+
+def versioned(name: str, **branches: int) -> Repo:
+    """A repository of the adapters library's kind, whose branches are versions."""
+    files = {branch: lora(seed) for branch, seed in branches.items()}
+    return Repo(name, files["main"], tags=["adapter-transformers"], branches=files)
+
+
+def test_branches_are_versions_and_asked_for_only_where_a_repository_moved(hub, tmp_path):
+    hub.add(versioned("a/versions", main=1, first=1, second=2))
+    hub.add(repo("a/plain", 3))
+    _, sources = sync(hub, tmp_path)
+    assert [source.name for source in sources] == ["a/plain", "a/versions", "a/versions@second"]
+    second = sources[-1]
+    assert (second.branch, second.repo) == ("second", "a/versions")
+    assert second.revision != sources[1].revision
+    hub.requests.clear()
+    report, kept = sync(hub, tmp_path)
+    assert (report.unchanged, report.removed, kept) == (2, 0, sources)
+    assert not [path for _, path in hub.requests if "refs" in path]
+    hub.add(versioned("a/versions", main=4))
+    report, left = sync(hub, tmp_path)
+    assert (report.updated, report.removed) == (1, 1)
+    assert [source.name for source in left] == ["a/plain", "a/versions"]
+
+
+def test_a_note_beside_bare_weights_is_found_on_the_hub_too(hub, tmp_path):
+    prompt = np.random.default_rng(0).normal(size=(5, 16)).astype(np.float32)
+    buffer = io.BytesIO()
+    np.save(buffer, prompt)
+    note = {"base_model": BASE, "method": "prompt", "weights": "soft.npy", "task": "rte"}
+    hub.add(Repo("a/bare", {"hubrank.json": json.dumps(note).encode(), "soft.npy": buffer.getvalue(), "big.bin": b"x" * 99}))
+    _, (source,) = sync(hub, tmp_path)
+    assert (source.name, source.method, source.base, source.task) == ("a/bare", "prompt", BASE, "rte")
+    assert not [path for _, path in hub.requests if "big.bin" in path]
 
 
 def test_only_the_wanted_base(hub, tmp_path):
