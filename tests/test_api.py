@@ -1,0 +1,90 @@
+"""The library's sync, from files that the real libraries saved."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from hubrank import Zoo, sync
+from hubrank.errors import BaseModelError
+from hubrank.target.base import BaseModel
+
+BASE = "org/tiny"
+
+
+@pytest.fixture
+def ln_adapter(tmp_path):
+    """An adapter that holds nothing but new layer norms, and the base model that says what they were."""
+    name = "encoder.layer.{}.output.LayerNorm.{}"
+    old = {name.format(layer, kind): np.full(8, 1.0 + layer, np.float32) for layer in range(2) for kind in ("weight", "bias")}
+    new = {key: value + np.arange(8, dtype=np.float32) for key, value in old.items()}
+    folder = tmp_path / "zoo" / "org" / "norms"
+    folder.mkdir(parents=True)
+    saved_as = {key: "base_model.model.{}.ln_tuning_layers.{}".format(*key.rsplit(".", 1)) for key in new}
+    save_file({saved_as[key]: value for key, value in new.items()}, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LN_TUNING", "base_model_name_or_path": BASE}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    base = tmp_path / "base"
+    base.mkdir()
+    save_file(old, base / "model.safetensors")
+    (base / "config.json").write_text("{}")
+    return base
+
+
+def test_what_needs_the_base_model_is_read_once_it_is_on_disk(ln_adapter, tmp_path, monkeypatch):
+    def missing(name, **options):
+        raise BaseModelError(f"{name}: not here")
+
+    monkeypatch.setattr("hubrank.api.find_base", missing)
+    report = sync([tmp_path / "zoo"], cache_dir=tmp_path / "cache")
+    assert (report.added, dict(report.skipped)) == (0, {"needs base": 1})
+
+    def found(name, *, offline):
+        assert (name, offline) == (BASE, True)
+        return BaseModel(name, ln_adapter, "folder")
+
+    monkeypatch.setattr("hubrank.api.find_base", found)
+    # Not remembered as unreadable: the base model may come.
+    assert sync([tmp_path / "zoo"], cache_dir=tmp_path / "cache").added == 1
+    with Zoo(tmp_path / "cache") as zoo:
+        (source,) = zoo.sources()
+        signature = zoo.signature(source)
+    assert (source.method, source.variant) == ("bias", "ln")
+    assert len(signature.factors) == 4
+    for factors in signature.factors:
+        assert factors.site.module.endswith(".shift")
+        shift = (factors.u * factors.s) @ factors.v.T
+        np.testing.assert_allclose(shift[:, 0], np.arange(8), atol=0.05)
+
+
+def test_a_union_is_stored_as_its_parts_and_goes_whole(tmp_path):
+    from tests.checkpoints.adapters_models import model_with, saved
+
+    folder = tmp_path / "zoo" / "org" / "mam"
+    folder.mkdir(parents=True)
+    saved(model_with("bert", "mam"), folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "model_name": BASE}))
+    assert sync([tmp_path / "zoo"], cache_dir=tmp_path / "cache").added == 1
+    with Zoo(tmp_path / "cache") as zoo:
+        parts = zoo.sources()
+        assert [(part.name, part.method, part.variant) for part in parts] == [
+            ("org/mam", "prefix", "mam"),
+            ("org/mam#bottleneck", "bottleneck", "mam"),
+        ]
+        assert all(zoo.signature(part).factors for part in parts)
+        assert zoo.verify() == []
+    assert sync([tmp_path / "zoo"], cache_dir=tmp_path / "cache").unchanged == 1
+    # The next revision holds one method only: the other part is no more.
+    for file in folder.iterdir():
+        file.unlink()
+    saved(model_with("bert", "pfeiffer"), folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "model_name": BASE}))
+    assert sync([tmp_path / "zoo"], cache_dir=tmp_path / "cache").updated == 1
+    with Zoo(tmp_path / "cache") as zoo:
+        assert [(part.name, part.method) for part in zoo.sources()] == [("org/mam", "bottleneck")]
+        assert zoo.verify() == []
