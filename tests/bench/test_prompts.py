@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.real_data import DATA
+
 REPOSITORY = Path(__file__).parents[2]
-DATA = Path("/work/shared/data/prompt_transfer")
+PROMPTS = DATA / "prompt_transfer"
 TASKS = ("left", "right", "up", "down", "near", "far", "in", "out")
 
 
@@ -98,9 +100,9 @@ def test_the_committed_result_keeps_the_promise(bench):
     assert result["together"][bench.SHIPPED]["regret@3"] <= 1.1
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data is not here")
+@pytest.mark.skipif(not PROMPTS.is_dir(), reason="the shared data is not here")
 def test_the_shipped_estimator_reaches_the_exact_figures_on_published_prompts(bench):
-    tables = [bench.evaluate(bench.read_backbone(DATA, name)) for name in bench.BACKBONES]
+    tables = [bench.evaluate(bench.read_backbone(PROMPTS, name)) for name in bench.BACKBONES]
     together = bench.summarise({name: np.concatenate([table[name] for table in tables]) for name in tables[0]})
     assert together[bench.SHIPPED]["regret@1"] <= 6.3
     assert together[bench.SHIPPED]["regret@3"] <= 1.1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +16,9 @@ from hubrank.checkpoints.adapters_families import read_adapters, wanted_adapters
 from hubrank.checkpoints.adapters_weights import split_key
 from hubrank.errors import AdapterError
 from tests.checkpoints.adapters_models import close, example, folder_contents, full, read, read_one
+from tests.real_data import DATA
 
-REAL = Path("/work/shared/data/adapters/AnHu2410__MD_crosslingual__968d4e1-adapter")
+REAL = DATA / "adapters" / "AnHu2410__MD_crosslingual__968d4e1-adapter"
 METHODS = (
     *("double_seq_bn", "scaled_par_bn", "compacter++[reduction_factor=8]", "prefix_tuning", "prefix_tuning_flat"),
     *("prompt_tuning", "lora", "dora", "ia3", "vera", "mtl_lora", "loreft", "noreft", "mam", "unipelt"),

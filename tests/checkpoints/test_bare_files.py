@@ -22,7 +22,8 @@ from hubrank.checkpoints.tensor_files import open_tensors
 from hubrank.errors import AdapterError
 from hubrank.hubs.folder import FolderHub
 from hubrank.hubs.protocol import Query
-from tests.checkpoints.weights import DATA, saved
+from tests.checkpoints.weights import saved
+from tests.real_data import DATA
 
 GOOD = {"base_model": "roberta-base", "method": "prompt", "weights": "w.npy"}
 

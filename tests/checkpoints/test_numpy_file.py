@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from hubrank.checkpoints.numpy_file import NumpyFile
 from hubrank.errors import AdapterError
-from tests.checkpoints.weights import DATA, opened, read_all
+from tests.checkpoints.weights import opened, read_all
+from tests.real_data import DATA
 
 
 def npy(array) -> bytes:

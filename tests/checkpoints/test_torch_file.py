@@ -21,7 +21,6 @@ from hubrank.checkpoints.torch_file import TorchFile
 from hubrank.checkpoints.torch_pickle import MAX_INSTRUCTIONS, run_pickle
 from hubrank.errors import AdapterError
 from tests.checkpoints.weights import (
-    DATA,
     RunsCode,
     opened,
     pickled,
@@ -31,6 +30,7 @@ from tests.checkpoints.weights import (
     text,
     torch_zip,
 )
+from tests.real_data import DATA
 
 FORMATS = [
     {},

@@ -7,14 +7,10 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-DATA = Path("/work/shared/data")
-"""Real files, where they are present; a test that wants them is skipped elsewhere."""
 
 
 def opened(kind: Callable[[Callable[[int, int], bytes], int], Any], data: bytes) -> Any:
