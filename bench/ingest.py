@@ -54,7 +54,9 @@ LLAMA = {
 }
 LINEARS = {
     **{f"self_attn.{name}_proj": (4096 if name in "qo" else 1024, 4096) for name in "qkvo"},
-    **{"mlp.gate_proj": (14336, 4096), "mlp.up_proj": (14336, 4096), "mlp.down_proj": (4096, 14336)},
+    "mlp.gate_proj": (14336, 4096),
+    "mlp.up_proj": (14336, 4096),
+    "mlp.down_proj": (4096, 14336),
 }
 HUBRANK, TENSORS, LIBRARY = "hubrank", "tensors_alone", "library_load"
 
