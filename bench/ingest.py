@@ -11,8 +11,9 @@ Synthetic files of real shapes, in a temporary folder, in the state of a warm pa
 ``hubrank`` is the package's own path: FolderHub's listing with its hash of every file, read_adapters, sign_adapter,
 encode_signature. Beside it, one after the other in every run: (a) only the tensors that hubrank uses, loaded with safetensors
 (torch.load(weights_only=True) for .bin, which loads all); (b) the library's own call that loads the adapter into a model
-that is there already: PeftModel.from_pretrained, load_adapter. The model of 8B has its base weights on the meta device,
-which spares peft all handling of them, and gets its adapter by low_cpu_mem_usage, which is peft's cheapest way.
+that is there already: PeftModel.from_pretrained, load_adapter. Every base weight of the model of 8B is one number seen at
+all places (stride 0), on which loading an adapter does nothing; it gets its adapter by low_cpu_mem_usage, peft's cheapest
+way. (On the meta device peft leaves the adapter there too, and loads nothing.)
 Medians over the runs, of processes that share the machine's cores with others; ratios are of the same run's neighbours.
 """
 
@@ -173,12 +174,17 @@ def large_case(root: Path, dtype: str) -> Case:
     write_large(folder / "adapter", dtype)
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig(**LLAMA))
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    for module in model.modules():
+        for part, parameter in list(module.named_parameters(recurse=False)):
+            shared = torch.zeros(1, dtype=kind).expand(parameter.shape)
+            setattr(module, part, torch.nn.Parameter(shared, requires_grad=False))
 
     def load(path: Path) -> Callable[[], object]:
         tuned = PeftModel.from_pretrained(model, path, low_cpu_mem_usage=True, autocast_adapter_dtype=False)
         loaded = [parameter for name, parameter in tuned.named_parameters() if ".lora_" in name]
-        if any(parameter.is_meta for parameter in loaded):
-            raise SystemExit("peft left the adapter on the meta device: the comparison would not be fair")
+        if any(parameter.is_meta or not parameter.any() for parameter in loaded[:2]):
+            raise SystemExit("peft did not load the adapter: the comparison would not be fair")
         return tuned.unload
 
     return Case(f"LLaMA-3-8B LoRA r=16 on all seven linear modules, {dtype}", folder, tensors_of_safetensors, load)
@@ -296,7 +302,7 @@ def main() -> None:
         "what": {
             HUBRANK: "FolderHub listing with its hashes, read_adapters, sign_adapter, encode_signature",
             TENSORS: "the tensors that hubrank uses, by safetensors; all of a .bin by torch.load(weights_only=True)",
-            LIBRARY: "PeftModel.from_pretrained or load_adapter into a model that is there; 8B: base weights on the meta device",
+            LIBRARY: "PeftModel.from_pretrained or load_adapter into a model that is there; 8B: base weights of stride 0",
         },
         "results": results,
         "memory_of_large_bf16": memory,

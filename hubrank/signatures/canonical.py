@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hubrank.errors import AdapterError
+from hubrank.signatures.threads import one_thread
 from hubrank.types import Adapter, Delta, Factors, Signature, Site
 
 if TYPE_CHECKING:
@@ -68,9 +69,10 @@ def canonical_factors(deltas: Sequence[Delta]) -> list[Factors]:
     """
     out: list[Factors] = []
     by_shape = sorted(deltas, key=_shapes)
-    for _, group in groupby(by_shape, key=_shapes):
-        for chunk in _chunks(group):
-            out += _batch(chunk)
+    with one_thread():
+        for _, group in groupby(by_shape, key=_shapes):
+            for chunk in _chunks(group):
+                out += _batch(chunk)
     return out
 
 
@@ -162,7 +164,7 @@ def _by_qr(deltas: list[Delta]) -> list[Factors]:
     downs, down_sizes = _unit(np.stack([delta.down for delta in deltas]).transpose(0, 2, 1))
     q_up, r_up = np.linalg.qr(ups)
     q_down, r_down = np.linalg.qr(downs)
-    core = r_up.astype(np.float64) @ r_down.astype(np.float64).transpose(0, 2, 1)
+    core = r_up @ r_down.transpose(0, 2, 1)
     left, values, right = np.linalg.svd(core, full_matrices=False)
     values = values * up_sizes[:, None] * down_sizes[:, None]
     out = []
@@ -172,8 +174,8 @@ def _by_qr(deltas: list[Delta]) -> list[Factors]:
         if not len(spectrum):
             continue
         k = min(len(spectrum), MAX_RANK)
-        u = q_up[i] @ left[i, :, :k].astype(np.float32)
-        v = q_down[i] @ right[i, :k].T.astype(np.float32)
+        u = (q_up[i] @ left[i, :, :k]).astype(np.float32)
+        v = (q_down[i] @ right[i, :k].T).astype(np.float32)
         out.append(Factors(delta.site, u=u, s=spectrum[:k], v=v, spectrum=spectrum))
     return out
 
@@ -190,8 +192,9 @@ def _spectrum(delta: Delta, values: NDArray[np.float64]) -> FloatArray:
     return spectrum
 
 
-def _unit(factors: FloatArray) -> tuple[FloatArray, NDArray[np.float64]]:
+def _unit(factors: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Divide each matrix of [n, d, r] by its largest entry; an all-zero one stays zero, with size 0."""
-    sizes: FloatArray = np.abs(factors).max(axis=(1, 2))
-    scaled = (factors / np.where(sizes > 0, sizes, 1.0)[:, None, None]).astype(np.float32)
-    return scaled, sizes.astype(np.float64)
+    wide = factors.astype(np.float64)
+    sizes: NDArray[np.float64] = np.abs(wide).max(axis=(1, 2))
+    wide /= np.where(sizes > 0, sizes, 1.0)[:, None, None]
+    return wide, sizes
