@@ -25,6 +25,7 @@ __all__ = ["MAX_HEADER_BYTES", "SafetensorsFile", "TensorInfo", "parse_header"]
 MAX_HEADER_BYTES = 25_000_000
 """The cap that huggingface_hub sets."""
 
+_RUN = 32_000_000  # neighbours are read together up to this many bytes, which lie in memory beside what they become
 _GAP = 64 * 1024  # reading this much for nothing is cheaper than another request
 
 
@@ -128,7 +129,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _coalesce(infos: list[tuple[str, TensorInfo]]) -> Iterable[list[tuple[str, TensorInfo]]]:
     run: list[tuple[str, TensorInfo]] = []
     for name, info in infos:
-        if run and info.start - run[-1][1].stop > _GAP:
+        if run and (info.start - run[-1][1].stop > _GAP or info.stop - run[0][1].start > _RUN):
             yield run
             run = []
         run.append((name, info))

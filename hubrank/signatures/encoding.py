@@ -31,27 +31,46 @@ SIGNATURE_FORMAT = 1
 
 def quantise(columns: FloatArray) -> tuple[Int8Array, FloatArray]:
     """Columns of [d, k] to int8 [d, k] and scales [k]."""
-    scales = (np.abs(columns).max(axis=0) / 127).astype(np.float32)
+    rows = np.empty(columns.T.shape, np.int8)
+    return rows.T, _quantise(columns.T, rows)
+
+
+def _quantise(rows: FloatArray, out: Int8Array) -> FloatArray:
+    """Rows of [k, d] to int8, into ``out`` [k, d]; returns their scales [k]."""
+    scaled = np.abs(rows)
+    scales: FloatArray = (scaled.max(axis=1) / 127).astype(np.float32)
     scales[scales == 0] = 1.0
-    return np.rint(columns / scales).astype(np.int8), scales
+    np.divide(rows, scales[:, None], out=scaled)
+    np.rint(scaled, out=scaled)
+    np.copyto(out, scaled, casting="unsafe")
+    return scales
 
 
 def encode_signature(signature: Signature) -> bytes:
     """The bytes that the store keeps."""
     from safetensors.numpy import save
 
-    sites, parts = [], {name: [] for name in ("u", "v", "u_scale", "v_scale", "s", "spectrum")}  # type: ignore[var-annotated]
-    for f in signature.factors:
+    factors = signature.factors
+    sites, scales = [], {"u_scale": [], "v_scale": []}  # type: ignore[var-annotated]
+    codes = {
+        "u": np.empty(sum(f.u.size for f in factors), np.int8),
+        "v": np.empty(sum(f.v.size for f in factors), np.int8),
+    }
+    at = {"u": 0, "v": 0}
+    for f in factors:
         site = f.site
         shape = [f.u.shape[0], f.v.shape[0], len(f.s), len(f.spectrum)]
         sites.append([site.stack, site.layer, site.module, site.reads, site.writes, *shape])
         for side, columns in (("u", f.u), ("v", f.v)):
-            codes, scales = quantise(columns)
-            parts[side].append(np.ascontiguousarray(codes.T).ravel())
-            parts[f"{side}_scale"].append(scales)
-        parts["s"].append(f.s)
-        parts["spectrum"].append(f.spectrum)
-    tensors = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+            start, at[side] = at[side], at[side] + columns.size
+            out = codes[side][start : at[side]].reshape(columns.T.shape)
+            scales[f"{side}_scale"].append(_quantise(columns.T, out))
+    tensors = {
+        **codes,
+        **{name: np.concatenate(arrays) for name, arrays in scales.items()},
+        "s": np.concatenate([f.s for f in factors]),
+        "spectrum": np.concatenate([f.spectrum for f in factors]),
+    }
     return save(tensors, metadata={"hubrank": json.dumps({"format": SIGNATURE_FORMAT, "sites": sites})})
 
 

@@ -118,12 +118,13 @@ def _sync_one(
             return Skip(name, listing.revision, "other base", base)
         signatures = [sign_adapter(adapter) for adapter in adapters]
         card = read_card(listing, bundle)
+        sources = [_source(hub, listing, adapter, card, first=adapter is adapters[0]) for adapter in adapters]
+        del adapters  # of a large model, hundreds of megabytes that storing the signatures can do without
     except AdapterError as error:
         skip = Skip(name, listing.revision, error.reason, error.detail)
         if error.lasting:
             zoo.put_skip(*place, skip, branch=listing.branch)
         return skip
-    sources = [_source(hub, listing, adapter, card, first=adapter is adapters[0]) for adapter in adapters]
     first, *others = zip(sources, signatures, strict=True)
     zoo.put(*first, *others)
     return "added" if known is None else "updated"

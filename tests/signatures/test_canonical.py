@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hubrank.checkpoints.architectures import site_of
 from hubrank.errors import AdapterError
 from hubrank.signatures.canonical import MAX_RANK, canonical_factors
+from hubrank.types import Delta
 from tests.builders import MODULES, delta, dense, random_factors, sign
 
 SITE = site_of(MODULES[0])
@@ -106,3 +107,66 @@ def test_a_batch_of_shapes_is_what_each_is_alone_and_sites_come_sorted():
     alone = {f.site: f for d in deltas for f in canonical_factors([d])}
     for f in signature.factors:
         np.testing.assert_allclose(dense(f), dense(alone[f.site]), atol=1e-5)
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    rank=st.integers(1, 8),
+    spread=st.floats(0, 2.8),
+    written=st.floats(0, 6),
+    together=st.booleans(),
+)
+def test_however_badly_an_update_is_written_its_factors_are_those_of_the_svd(seed, rank, spread, written, together):
+    """Singular values down to the tolerance; a change of basis inside that is far worse conditioned than the update."""
+    rng = np.random.default_rng(seed)
+    left, right, outer, inner = (np.linalg.qr(rng.standard_normal((d, rank)))[0] for d in (60, 40, rank, rank))
+    values = np.logspace(0, -spread, rank)
+    change = (outer * np.logspace(0, -written, rank)) @ inner.T
+    # In float64, so that what is tested is not how float32 rounds the factors.
+    up, down = (left * values) @ change, np.linalg.inv(change) @ right.T
+    bad = Delta(SITE, down=down, up=up)
+    easy = Delta(site_of(MODULES[1]), *random_factors(1, rank=rank, d_out=60, d_in=40)[::-1])
+    f = next(f for f in canonical_factors([bad, easy] if together else [bad]) if f.site == SITE)
+    assert len(f.s) == rank
+    np.testing.assert_allclose(f.s, values, rtol=1e-4)
+    for mine, true in ((f.u, left), (f.v, right)):
+        np.testing.assert_allclose(mine.T @ mine, np.eye(rank), atol=1e-5)
+        np.testing.assert_allclose(mine @ mine.T, true @ true.T, atol=1e-4)
+
+
+@given(seed=st.integers(0, 10**6), sizes=st.lists(st.floats(-18, 18), min_size=4, max_size=4))
+def test_sizes_that_cancel_between_the_factors_change_nothing(seed, sizes):
+    up, down = random_factors(seed, rank=4)
+    scale = np.power(10.0, sizes).astype(np.float32)
+    (plain,) = canonical_factors([delta(SITE, up, down)])
+    (f,) = canonical_factors([delta(SITE, up * scale, down / scale[:, None])])
+    np.testing.assert_allclose(f.s, plain.s, rtol=1e-4)
+    np.testing.assert_allclose(dense(f), dense(plain), atol=1e-4 * plain.s[0])
+
+
+@pytest.mark.parametrize("where", ["up", "down", "both", "apart"])
+def test_columns_of_zeros_and_copies_of_columns_add_nothing(where):
+    up, down = random_factors(0, rank=2)
+    (plain,) = canonical_factors([delta(SITE, up, down)])
+    more_up, more_down = random_factors(1, rank=2)
+    if where in ("up", "both"):
+        more_up = more_up * 0
+    if where in ("down", "both"):
+        more_down = more_down * 0
+    if where == "apart":
+        more_up, more_down = more_up * [[1, 0]], more_down * [[0], [1]]
+    (f,) = canonical_factors([delta(SITE, np.hstack([up, more_up]), np.vstack([down, more_down]))])
+    np.testing.assert_allclose(f.spectrum, plain.spectrum, rtol=1e-5)
+    (twice,) = canonical_factors([delta(SITE, np.hstack([up, up]) / 2, np.vstack([down, down]))])
+    for other in (f, twice):
+        assert len(other.s) == 2
+        np.testing.assert_allclose(dense(other), dense(plain), atol=1e-5 * plain.s[0])
+
+
+def test_many_sites_are_taken_in_portions(monkeypatch):
+    deltas = [delta(site_of(f"layers.{i}.q"), *random_factors(i)) for i in range(7)]
+    whole = {f.site: f for f in canonical_factors(deltas)}
+    for name, value in (("_MAX_SITES", 3), ("_MAX_NUMBERS", 130)):
+        monkeypatch.setattr(f"hubrank.signatures.canonical.{name}", value)
+        for f in canonical_factors(deltas):
+            np.testing.assert_allclose(dense(f), dense(whole[f.site]), atol=1e-5)

@@ -26,6 +26,7 @@ _VISION = ("vision_model", "vision_tower", "visual")
 # What lists of layers are called. A list of any other name (down_blocks, up_blocks) is a stack of its own, so that its
 # layers are not taken for those of another list.
 _LISTS = ("layer", "layers", "h", "block", "blocks", "albert_layer_groups", "")
+_MAX_KEPT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,16 @@ def site_of(module: str) -> Site:
     comes before it tells stacks apart (``encoder``, ``decoder``, a vision tower) and is otherwise left out, so that a module
     is the same site with a head on the model and without.
     """
+    # The same few hundred modules name the sites of thousands of adapters; names that no model has are not kept.
+    return _known_site(module) if len(module) <= _MAX_KEPT else _site(module)
+
+
+@lru_cache(maxsize=16_384)
+def _known_site(module: str) -> Site:
+    return _site(module)
+
+
+def _site(module: str) -> Site:
     number = _NUMBERED.search(module)
     if number is None:
         return Site("", -1, module, reads=module, writes=module)
