@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hubrank.signatures.threads import one_thread
 from hubrank.signatures.views import THREE_VIEWS
 from hubrank.types import Factors, Signature, Site, View
 
@@ -171,7 +172,8 @@ def _leading(columns: list[FloatArray], p: int) -> FloatArray:
     stack = np.concatenate(columns, axis=1).astype(np.float64)
     d, n = stack.shape
     gram = stack @ stack.T if d <= n else stack.T @ stack
-    values, vectors = np.linalg.eigh(gram)
+    with one_thread():
+        values, vectors = np.linalg.eigh(gram)
     keep = np.flatnonzero(values > 1e-9 * values[-1])[::-1][:p]
     if d > n:
         vectors = stack @ vectors[:, keep] / np.sqrt(values[keep])

@@ -26,7 +26,10 @@ from hubrank.zoo.sync import sync_hubs
 from pathlib import Path
 with Zoo(Path(sys.argv[2]), create=True) as zoo:
     report = sync_hubs(zoo, [FolderHub(sys.argv[1])], Query())
-print(report.added, report.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not ru_maxrss, which starts from what the process had that forked this one.
+status = Path("/proc/self/status")
+high = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
+print(report.added, report.seconds, high[0] if high else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
