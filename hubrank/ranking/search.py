@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hubrank.checkpoints.base_names import all_names
@@ -118,7 +119,13 @@ def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener
         notes.append(f"base model {name}: the one with the most sources in the zoo")
     for note in notes:
         listener.note(note)
-    packed = open_packed(zoo, name, METHOD)
+    # Loading the frameworks and packing the zoo take a moment each, and different parts of the machine.
+    loading = Thread(target=import_peft, daemon=True)
+    loading.start()
+    try:
+        packed = open_packed(zoo, name, METHOD)
+    finally:
+        loading.join()
     if not packed.sources:
         raise EmptyZooError(f"the {METHOD} sources for {name} have nothing in common: no site is adapted by a tenth of them")
     listener.stage(f"loading {name}")
