@@ -94,7 +94,10 @@ def read_target(path: str | Path) -> Target:
     raw = _read_bytes(Path(path))
     rows = _parse(path, raw)
     if len(rows) < MIN_ROWS:
-        raise TargetError(path, f"only {len(rows)} rows; at least {MIN_ROWS} labelled rows are needed to tell a task")
+        raise TargetError(
+            path,
+            f"only {len(rows)} row{'' if len(rows) == 1 else 's'}; at least {MIN_ROWS} labelled rows are needed to tell a task",
+        )
     with_pair = [row for row in rows if row.pair is not None]
     if with_pair and len(with_pair) < len(rows):
         odd = next(row for row in rows if row.pair is None)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hubrank.checkpoints.architectures import site_of
 from hubrank.errors import AdapterError
-from hubrank.signatures.canonical import MAX_RANK, canonical_factors
+from hubrank.signatures.canonical import MAX_RANK, canonical_factors, within_budget
 from hubrank.types import Delta
 from tests.builders import MODULES, delta, dense, random_factors, sign
 
@@ -170,3 +170,25 @@ def test_many_sites_are_taken_in_portions(monkeypatch):
         monkeypatch.setattr(f"hubrank.signatures.canonical.{name}", value)
         for f in canonical_factors(deltas):
             np.testing.assert_allclose(dense(f), dense(whole[f.site]), atol=1e-5)
+
+
+def test_a_signature_beyond_its_budget_keeps_fewer_directions_at_every_site(monkeypatch):
+    whole = sign(
+        [
+            delta(site_of(name), *random_factors(i, rank=rank))
+            for i, (name, rank) in enumerate(zip(MODULES, (1, 2, 4, 4), strict=True))
+        ]
+    )
+    size = sum((16 + 16 + 12) * len(f.s) for f in whole.factors)
+    monkeypatch.setattr("hubrank.signatures.canonical.MAX_BYTES", size)
+    assert within_budget(whole.factors) == list(whole.factors)
+    monkeypatch.setattr("hubrank.signatures.canonical.MAX_BYTES", size - 1)
+    some = within_budget(whole.factors)
+    assert [len(f.s) for f in some] == [1, 2, 3, 3]
+    for mine, full in zip(some, whole.factors, strict=True):
+        k = len(mine.s)
+        assert np.array_equal(mine.u, full.u[:, :k])
+        assert np.array_equal(mine.v, full.v[:, :k])
+        assert np.array_equal(mine.spectrum, full.spectrum)
+    monkeypatch.setattr("hubrank.signatures.canonical.MAX_BYTES", 1)
+    assert [len(f.s) for f in within_budget(whole.factors)] == [1, 1, 1, 1]
