@@ -302,7 +302,7 @@ def main() -> None:
             print(json.dumps(results[-1], indent=2), file=sys.stderr)
         memory = peak_of_large(root / "large-bf16")
     result = {
-        "command": "python bench/ingest.py",
+        "command": f"python bench/ingest.py --runs {options.runs}",
         "what": {
             HUBRANK: "FolderHub listing with its hashes, read_adapters, sign_adapter, encode_signature",
             LISTING: "of that, the listing: every byte of the files is hashed, the head's too",
