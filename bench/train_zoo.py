@@ -116,7 +116,7 @@ RECIPES = (
     Recipe("absa_twitter", 8, QV, 37),
     Recipe("sts_semeval", 8, QV, 38),
     Recipe("sts_semeval", 16, QV, 39, rate=5e-4),
-    Recipe("wang_anssel", 8, QV, 40, steps=800),
+    Recipe("wang_anssel", 8, QV, 40, steps=300),
     Recipe("cola", 8, QV, 41, steps=400),
     Recipe("cola", 4, FFN, 42, steps=400),
     Recipe("rte", 8, QV, 43, steps=300),
