@@ -60,7 +60,7 @@ def sync_hubs(
     removed = whole = 0
     for hub in hubs:
         stored = [source for source in zoo.sources(gone=True) if source.hub == hub.name]
-        known = frozenset((source.repo, source.revision) for source in stored if source.branch is None)
+        known = frozenset((source.repo, source.revision) for source in stored if not (source.branch or source.gone))
         seen: set[_Place] = set()
         unmoved: set[str] = set()
         for listing in hub.discover(replace(query, known=known)):

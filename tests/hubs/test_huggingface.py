@@ -136,6 +136,17 @@ def test_branches_are_versions_and_asked_for_only_where_a_repository_moved(hub, 
     assert [source.name for source in left] == ["a/plain", "a/versions"]
 
 
+def test_versions_come_back_with_their_repository(hub, tmp_path):
+    whole = hub.add(versioned("a/versions", main=1, second=2))
+    _, before = sync(hub, tmp_path)
+    assert len(before) == 2
+    del hub.repos[whole.id]
+    assert sync(hub, tmp_path)[0].removed == 2
+    hub.add(whole)
+    _, after = sync(hub, tmp_path)
+    assert after == before
+
+
 def test_a_note_beside_bare_weights_is_found_on_the_hub_too(hub, tmp_path):
     prompt = np.random.default_rng(0).normal(size=(5, 16)).astype(np.float32)
     buffer = io.BytesIO()
