@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hubrank.types import FloatArray
     from hubrank.zoo.packed import Packed
 
-__all__ = ["ENOUGH", "SAMPLE", "Background", "Mutual", "compare_sources", "estimate", "measure_background"]
+__all__ = ["AGAINST", "ENOUGH", "SAMPLE", "Background", "Mutual", "compare_sources", "estimate", "measure_background"]
 
 ENOUGH = 8
 """A zoo of fewer sources gives no scale."""

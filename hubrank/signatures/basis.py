@@ -67,13 +67,17 @@ def learn_basis(zoo: Sequence[Signature], shapes: Mapping[Site, tuple[int, int]]
         shapes: (d_out, d_in) of every site that the basis shall have.
         p: directions a side; fewer where the zoo has fewer.
     """
+    by_site: dict[Site, list[Factors]] = {site: [] for site in shapes}
+    for signature in zoo:
+        for f in signature.factors:
+            if shapes.get(f.site) == (len(f.u), len(f.v)):
+                by_site[f.site].append(f)
     sites = {}
-    for site, shape in shapes.items():
-        found = [f for signature in zoo for f in signature.factors if f.site == site and (len(f.u), len(f.v)) == shape]
+    for site, found in by_site.items():
         step = max(1, sum(len(f.s) for f in found) // _MAX_COLUMNS)
-        found = found[::step]
-        write = _leading([f.u * np.sqrt(f.s / np.linalg.norm(f.spectrum)) for f in found], p)
-        read = _leading([f.v for f in found], p)
+        sample = found[::step]
+        write = _leading([f.u * np.sqrt(f.s / np.linalg.norm(f.spectrum)) for f in sample], p)
+        read = _leading([f.v for f in sample], p)
         sites[site] = SiteBasis(write=write, read=read)
     return Basis(p, sites)
 

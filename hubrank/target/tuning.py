@@ -20,7 +20,7 @@ from hubrank.target.frameworks import import_peft, import_torch
 if TYPE_CHECKING:
     from hubrank.target.rows import Target
 
-__all__ = ["Tuned", "TuningPlan", "batches", "mean_pool", "tune"]
+__all__ = ["Tuned", "TuningPlan", "batches", "encode", "mean_pool", "tune"]
 
 
 @dataclass(frozen=True, slots=True)

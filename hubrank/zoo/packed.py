@@ -74,14 +74,12 @@ class Packed:
 
     def source(self, row: int) -> Projection:
         """One source as a projection, float32."""
-        spans = [slice(start, stop) for start, stop in zip(self.starts[:, row], self.starts[:, row + 1], strict=True)]
-        counts = [span.stop - span.start for span in spans]
-        index = np.concatenate([np.arange(span.start, span.stop) for span in spans])
+        alone = self.subset(np.array([row]))
         return Projection(
-            starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            u=self.u[index].astype(np.float32) * self.scales[index, :1],
-            v=self.v[index].astype(np.float32) * self.scales[index, 1:],
-            weights=self.weights[index],
+            starts=np.append(alone.starts[:, 0], len(alone.u)),
+            u=alone.u.astype(np.float32) * alone.scales[:, :1],
+            v=alone.v.astype(np.float32) * alone.scales[:, 1:],
+            weights=alone.weights,
         )
 
     def subset(self, rows: NDArray[np.intp]) -> Packed:

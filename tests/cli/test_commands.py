@@ -318,3 +318,16 @@ def test_a_closed_pipe_is_no_error(zoo):
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "[\n"
     assert "Traceback" not in done.stderr
+
+
+def test_the_defaults_of_search_are_the_library_s():
+    """They stand in the command as well, so that its help page needs none of the library."""
+    import inspect
+
+    from hubrank.cli.search import search
+    from hubrank.ranking.search import SearchSettings
+
+    command = {name: parameter.default for name, parameter in inspect.signature(search).parameters.items()}
+    settings = SearchSettings()
+    for name in ("base", "top", "steps", "seed", "device", "estimator", "offline"):
+        assert command[name] == getattr(settings, name), name
