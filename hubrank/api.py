@@ -49,7 +49,7 @@ def sync(
     try:
         # A hub lists by the name that a card states, which may be an older one of the same model.
         names = tuple(dict.fromkeys(name for base in bases for name in all_names(base)))
-        return sync_hubs(opened, opened_hubs, Query(names, limit), on_event=on_event, base_tensors=_local_base)
+        return sync_hubs(opened, opened_hubs, Query(names, limit=limit), on_event=on_event, base_tensors=_local_base)
     finally:
         if zoo is None:
             opened.close()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hubrank.errors import AdapterError, HubError
-from hubrank.hubs.protocol import Listing, Query
+from hubrank.hubs.protocol import Listing, Query, Traffic
 
 __all__ = ["FolderBundle", "FolderHub"]
 
@@ -35,8 +36,7 @@ class FolderHub:
         if not self.root.is_dir():
             raise HubError(f"--hub {root}: no such folder; give hf or a folder of adapters")
         self.name = f"folder:{self.root}"
-        self.requests = 0
-        self.bytes_read = 0
+        self.traffic = Traffic()
 
     def discover(self, query: Query) -> Iterator[Listing]:
         """List the adapters in the order of their paths. The base is known only after reading, so ``bases`` is not applied."""
@@ -54,7 +54,7 @@ class FolderHub:
         """The files of one adapter."""
         if listing.location is None:
             raise HubError(f"{listing.repo}: not from a folder")
-        return FolderBundle(Path(listing.location), self)
+        return FolderBundle(Path(listing.location))
 
     def _adapter_folders(self) -> Iterator[Path]:
         def fail(error: OSError) -> None:
@@ -88,16 +88,29 @@ class FolderHub:
                     digest.update(hashlib.file_digest(file, "sha1").digest())
             except OSError as error:
                 digest.update(f"unreadable {error.errno}".encode())
-            self.bytes_read += files[name]
         return digest.hexdigest()
 
 
 class FolderBundle:
     """The files of one adapter folder."""
 
-    def __init__(self, folder: Path, hub: FolderHub | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._hub = hub
+        self._touched: set[str] = set()
+        self.traffic = Traffic()
+
+    @property
+    def hashes(self) -> Mapping[str, str]:
+        """Of the files read so far: ``sha256:HEX``."""
+        return self.current_hashes(sorted(self._touched))
+
+    def current_hashes(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Of the named files that are there: ``sha256:HEX``."""
+        found = {}
+        for name in names:
+            with contextlib.suppress(OSError), self._path(name).open("rb") as file:
+                found[name] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return found
 
     def size(self, name: str) -> int:
         """Size in bytes."""
@@ -123,7 +136,15 @@ class FolderBundle:
             raise AdapterError("file unreadable", f"{name} ({error.strerror})") from error
         if len(data) != stop - start:
             raise AdapterError("file truncated", f"{name} ends at byte {start + len(data):,}, before {stop:,}")
+        if name not in self._touched:
+            self._touched.add(name)
+            self.traffic.bytes_whole += self.size(name)
+        self.traffic.bytes_read += len(data)
         return data
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Several ranges of one file."""
+        return [self.read_range(name, start, stop) for start, stop in ranges]
 
     def _path(self, name: str) -> Path:
         if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:

@@ -15,7 +15,7 @@ from typing import Any
 
 from hubrank.errors import AdapterError, HubError
 from hubrank.hubs.folder import FolderBundle
-from hubrank.hubs.protocol import Bundle, Listing, Query
+from hubrank.hubs.protocol import Bundle, Listing, Query, Traffic
 
 __all__ = ["HuggingFaceHub"]
 
@@ -41,8 +41,7 @@ class HuggingFaceHub:
 
         self._api = HfApi(endpoint=endpoint)
         self._endpoint = endpoint
-        self.requests = 0
-        self.bytes_read = 0
+        self.traffic = Traffic()
 
     def discover(self, query: Query) -> Iterator[Listing]:
         """Adapters tagged ``peft`` or ``adapter-transformers``; of wanted bases, also ``base_model:adapter:ID``.
@@ -63,17 +62,17 @@ class HuggingFaceHub:
                     yield from _listings(model)
                     if _VERSIONED in (model.tags or ()) and (model.id, model.sha) not in query.known:
                         yield from self._branches(model)
-            self.requests += 1
+            self.traffic.requests += 1
 
     def open(self, listing: Listing) -> Bundle:
         """The files of one adapter at the listed commit, each fetched when it is first asked for."""
-        return _HubBundle(self, listing, self._endpoint)
+        return _HubBundle(listing, self._endpoint)
 
     def _branches(self, model: Any) -> Iterator[Listing]:
         try:
             with _hub_errors(model.id):
                 refs = self._api.list_repo_refs(model.id)
-                self.requests += 1
+                self.traffic.requests += 1
         except AdapterError:  # gated, or gone since it was listed: what is wrong with it is said where it is read
             return
         for branch in refs.branches:
@@ -82,7 +81,7 @@ class HuggingFaceHub:
             try:
                 with _hub_errors(model.id):
                     found = self._api.model_info(model.id, revision=branch.name)
-                    self.requests += 1
+                    self.traffic.requests += 1
             except AdapterError:
                 continue
             for listing in _listings(found):
@@ -92,9 +91,9 @@ class HuggingFaceHub:
 class _HubBundle(FolderBundle):
     """The files of one adapter of the HF Hub, through the client's own cache."""
 
-    def __init__(self, hub: HuggingFaceHub, listing: Listing, endpoint: str | None) -> None:
+    def __init__(self, listing: Listing, endpoint: str | None) -> None:
         super().__init__(Path())
-        self._owner, self._listing, self._endpoint = hub, listing, endpoint
+        self._listing, self._endpoint = listing, endpoint
         self._paths: dict[str, Path] = {}
 
     def _path(self, name: str) -> Path:
@@ -117,8 +116,7 @@ class _HubBundle(FolderBundle):
                     listing.repo, name, subfolder=listing.subfolder, revision=listing.revision, endpoint=self._endpoint
                 )
             )
-        self._owner.requests += 2
-        self._owner.bytes_read += path.stat().st_size
+        self.traffic.requests += 2
         return path
 
 

@@ -1,27 +1,63 @@
-"""What hubrank asks of a place that adapters come from. A private hub is one class with these two methods."""
+"""What hubrank asks of a place that adapters come from. A private hub is one class with two methods, and bundles that read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-__all__ = ["Bundle", "Hub", "Listing", "Query"]
+__all__ = ["Bundle", "Hub", "Listing", "Query", "Traffic"]
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What has gone over the wire, or been read from a disk.
+
+    Attributes:
+        requests: asked of a hub; following a redirect is not another one.
+        bytes_read: of bodies.
+        bytes_whole: what plain downloads of the same files would have read.
+    """
+
+    requests: int = 0
+    bytes_read: int = 0
+    bytes_whole: int = 0
+
+    def add(self, other: Traffic) -> None:
+        """Count another one's too."""
+        self.requests += other.requests
+        self.bytes_read += other.bytes_read
+        self.bytes_whole += other.bytes_whole
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which adapters are wanted.
+    """Which adapters are wanted. Of several values for one field any will do; an empty field leaves nothing out.
 
     Attributes:
-        bases: of these base models; empty for any.
+        bases: of these base models.
+        tasks: a card's task, such as ``text-classification``, or AdapterHub's ``nli`` or ``nli/multinli``.
+        languages: codes as cards give them, such as ``en``.
+        licenses: as cards give them, such as ``apache-2.0``.
+        authors: the organisation or user before the slash.
+        min_downloads: downloaded at least so often, where the hub counts.
         limit: at most so many repositories.
         known: (repo, revision) of what is stored already: where a repository has not moved, its branches are not asked for.
     """
 
     bases: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    licenses: tuple[str, ...] = ()
+    authors: tuple[str, ...] = ()
+    min_downloads: int | None = None
     limit: int | None = None
     known: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing of the hub is left out, so that what is not listed is gone."""
+        return replace(self, known=frozenset()) == Query()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +72,7 @@ class Listing:
         card: front matter of the card where the hub's listing carries it already.
         location: for a folder, where it is.
         branch: where it is not on the default branch, the branch; AdapterHub keeps versions so.
+        storage: bytes of the whole repository where the hub says so, else None.
     """
 
     repo: str
@@ -45,10 +82,27 @@ class Listing:
     card: Mapping[str, object] = field(default_factory=dict)
     location: str | None = None
     branch: str | None = None
+    storage: int | None = None
 
 
 class Bundle(Protocol):
-    """The files of one adapter at one revision."""
+    """The files of one adapter at one revision. Used by one thread at a time."""
+
+    @property
+    def traffic(self) -> Traffic:
+        """What reading it has cost so far."""
+
+    @property
+    def hashes(self) -> Mapping[str, str]:
+        """By name, of each file read so far, what the hub says its content is: ``sha256:HEX`` or ``git:HEX`` (blob sha1)."""
+
+    def current_hashes(self, names: Sequence[str]) -> Mapping[str, str]:
+        """The same, of the named files at the listed revision, without reading them; names that are not there are left out.
+
+        Raises:
+            AdapterError: the revision is not open to us.
+            HubError: the hub does not answer.
+        """
 
     def read(self, name: str, *, limit: int) -> bytes:
         """The whole file.
@@ -63,6 +117,14 @@ class Bundle(Protocol):
 
         Raises:
             AdapterError: the file is missing or ends before ``stop``.
+            HubError: the hub does not answer.
+        """
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Several ranges of one file, in the order asked for; the hub decides which to fetch together.
+
+        Raises:
+            AdapterError: the file is missing, ends before a ``stop``, or is another one than when its first range was read.
             HubError: the hub does not answer.
         """
 
@@ -82,12 +144,8 @@ class Hub(Protocol):
         """Written into every source: ``hf``, ``adapterhub``, ``folder:PATH``."""
 
     @property
-    def requests(self) -> int:
-        """Requests made so far."""
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes read so far."""
+    def traffic(self) -> Traffic:
+        """What listing has cost so far; each bundle counts its own."""
 
     def discover(self, query: Query) -> Iterator[Listing]:
         """Every adapter that fits the query.

@@ -12,7 +12,7 @@ from hubrank.checkpoints.base_names import canonical_name
 from hubrank.checkpoints.base_tensors import BaseTensors
 from hubrank.checkpoints.reader import base_of, read_adapters, read_card
 from hubrank.errors import AdapterError
-from hubrank.hubs.protocol import Bundle, Hub, Listing, Query
+from hubrank.hubs.protocol import Bundle, Hub, Listing, Query, Traffic
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.types import Adapter, CardFacts, Source, SyncReport
 from hubrank.zoo.store import Skip, Zoo
@@ -57,7 +57,7 @@ def sync_hubs(
     outcomes: Counter[Outcome] = Counter()
     reasons: Counter[str] = Counter()
     skips: list[tuple[str, str]] = []
-    removed = whole = 0
+    removed, traffic = 0, Traffic()
     for hub in hubs:
         stored = [source for source in zoo.sources(gone=True) if source.hub == hub.name]
         known = frozenset((source.repo, source.revision) for source in stored if not (source.branch or source.gone))
@@ -67,9 +67,8 @@ def sync_hubs(
             seen.add((listing.repo, listing.subfolder, listing.branch))
             if listing.branch is None and (listing.repo, listing.revision) in known:
                 unmoved.add(listing.repo)
-            whole += sum(max(size, 0) for size in listing.files.values())
             name = _name(listing)
-            result = _sync_one(zoo, hub, listing, bases=query.bases, base_tensors=base_tensors)
+            result = _sync_one(zoo, hub, listing, bases=query.bases, base_tensors=base_tensors, traffic=traffic)
             if isinstance(result, Skip):
                 outcome: Outcome = "skipped"
                 reasons[result.reason] += 1
@@ -79,7 +78,8 @@ def sync_hubs(
             outcomes[outcome] += 1
             if on_event is not None:
                 on_event(Event(name, outcome, skips[-1][1] if outcome == "skipped" else ""))
-        if query == Query():
+        traffic.add(hub.traffic)
+        if query.everything:
             removed += _mark_gone(zoo, [source for source in stored if not source.gone], seen, unmoved)
     return SyncReport(
         added=outcomes["added"],
@@ -87,16 +87,16 @@ def sync_hubs(
         removed=removed,
         unchanged=outcomes["unchanged"],
         skipped=dict(reasons.most_common()),
-        requests=sum(hub.requests for hub in hubs),
-        bytes_read=sum(hub.bytes_read for hub in hubs),
-        bytes_whole=whole,
+        requests=traffic.requests,
+        bytes_read=traffic.bytes_read,
+        bytes_whole=traffic.bytes_whole,
         seconds=time.perf_counter() - started,
         skips=tuple(skips),
     )
 
 
 def _sync_one(
-    zoo: Zoo, hub: Hub, listing: Listing, *, bases: tuple[str, ...], base_tensors: BaseProvider | None
+    zoo: Zoo, hub: Hub, listing: Listing, *, bases: tuple[str, ...], base_tensors: BaseProvider | None, traffic: Traffic
 ) -> Outcome | Skip:
     name = _name(listing)
     place = (hub.name, listing.repo, listing.subfolder)
@@ -109,8 +109,8 @@ def _sync_one(
     skipped = zoo.get_skip(*place, branch=listing.branch)
     if skipped is not None and skipped.revision == listing.revision:
         return skipped
+    bundle = hub.open(listing)
     try:
-        bundle = hub.open(listing)
         adapters = _read(listing, bundle, base_tensors)
         base = adapters[0].base
         if bases and base not in {canonical_name(wanted) for wanted in bases}:
@@ -125,6 +125,8 @@ def _sync_one(
         if error.lasting:
             zoo.put_skip(*place, skip, branch=listing.branch)
         return skip
+    finally:
+        traffic.add(bundle.traffic)
     first, *others = zip(sources, signatures, strict=True)
     zoo.put(*first, *others)
     return "added" if known is None else "updated"
