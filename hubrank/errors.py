@@ -9,6 +9,8 @@
     |   +-- BaseModelError        3  the base model cannot be had or cannot be used
     |   +-- AdapterError          3  one adapter; carries a short reason that sync counts
     +-- HubError                  4  a hub is unreachable, refuses, or limits our rate
+    |   +-- HubAnswerError        4  one request was refused, or failed however often it was repeated
+    |   +-- HubStoppedError       4  we were told to stop, and asked nothing more
     +-- StoreError                5  the zoo's store cannot do what was asked
         +-- StoreDamagedError     5  it holds something that hubrank did not write
         +-- StoreLockedError      5  another process holds it
@@ -26,7 +28,9 @@ __all__ = [
     "AdapterError",
     "BaseModelError",
     "EmptyZooError",
+    "HubAnswerError",
     "HubError",
+    "HubStoppedError",
     "HubrankError",
     "InputError",
     "StoreDamagedError",
@@ -87,6 +91,28 @@ class HubError(HubrankError):
     """A hub is unreachable, refuses us, or limits our rate."""
 
     exit_code = 4
+
+
+class HubAnswerError(HubError):
+    """One request came to nothing; the hub itself may be well.
+
+    ``reason`` is a short phrase: ``not found``, ``file missing``, ``gated``, ``disabled``, ``refused``, ``file too large``,
+    ``rate limited`` and ``hub fault`` (repeated in vain), ``bad answer`` (what came cannot be used). ``status`` is that of the
+    last answer, 0 where none came.
+    """
+
+    def __init__(self, reason: str, detail: str, status: int = 0) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.status = status
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return HubAnswerError, (self.reason, self.detail, self.status)  # of the message alone it could not be made again
+
+
+class HubStoppedError(HubError):
+    """Somebody asked us to stop: every wait ends, and no further request is made."""
 
 
 class StoreError(HubrankError):
