@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,3 +135,7 @@ class MemoryBundle:
         if len(data) != stop - start:
             raise AdapterError("file truncated", name)
         return data
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        """Several ranges of one file."""
+        return (self.read_range(name, start, stop) for start, stop in ranges)

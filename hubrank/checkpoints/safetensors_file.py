@@ -8,7 +8,7 @@ through: duplicate names and shapes whose product overflows.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
@@ -24,9 +24,6 @@ __all__ = ["MAX_HEADER_BYTES", "SafetensorsFile", "TensorInfo", "parse_header"]
 
 MAX_HEADER_BYTES = 25_000_000
 """The cap that huggingface_hub sets."""
-
-_RUN = 32_000_000  # neighbours are read together up to this many bytes, which lie in memory beside what they become
-_GAP = 64 * 1024  # reading this much for nothing is cheaper than another request
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,34 +42,36 @@ class SafetensorsFile:
     Args:
         read_range: ``(start, stop) -> bytes``, exactly that many.
         size: of the file in bytes.
+        read_ranges: the same for several ranges in their order, each when its turn comes, so that whoever reads can fetch
+            neighbours together; without it they are read one by one.
 
     Raises:
         AdapterError: the header is not what the format says.
     """
 
-    def __init__(self, read_range: Callable[[int, int], bytes], size: int) -> None:
+    def __init__(
+        self,
+        read_range: Callable[[int, int], bytes],
+        size: int,
+        read_ranges: Callable[[Sequence[tuple[int, int]]], Iterable[bytes]] | None = None,
+    ) -> None:
         if size < 8:
             raise AdapterError("damaged file", f"{size} bytes are no safetensors file")
         length = int.from_bytes(read_range(0, 8), "little")
         if length > min(MAX_HEADER_BYTES, size - 8):
             raise AdapterError("damaged file", f"the safetensors header claims {length:,} bytes of a file of {size:,}")
-        self._read_range = read_range
+        self._read_ranges = read_ranges or (lambda ranges: (read_range(start, stop) for start, stop in ranges))
         self.tensors: Mapping[str, TensorInfo] = parse_header(read_range(8, 8 + length), size)
 
     def read(self, names: Iterable[str]) -> dict[str, FloatArray]:
-        """The named tensors as float32, neighbours in one read.
+        """The named tensors as float32, in the order of the file: one at a time lies in memory beside what it becomes.
 
         Raises:
             AdapterError: a tensor is of a dtype that holds no weights.
         """
-        wanted = sorted((self.tensors[name].start, name) for name in names)
-        out: dict[str, FloatArray] = {}
-        for run in _coalesce([(name, self.tensors[name]) for _, name in wanted]):
-            start = run[0][1].start
-            data = self._read_range(start, max(info.stop for _, info in run))
-            for name, info in run:
-                out[name] = _decode(name, info, memoryview(data)[info.start - start : info.stop - start])
-        return out
+        wanted = sorted({name: self.tensors[name] for name in names}.items(), key=lambda item: (item[1].start, item[1].stop))
+        pieces = self._read_ranges([(info.start, info.stop) for _, info in wanted])
+        return {name: _decode(name, info, memoryview(data)) for (name, info), data in zip(wanted, pieces, strict=True)}
 
 
 def parse_header(header: bytes, size: int) -> Mapping[str, TensorInfo]:
@@ -124,17 +123,6 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise ValueError("a name occurs twice")
     return value
-
-
-def _coalesce(infos: list[tuple[str, TensorInfo]]) -> Iterable[list[tuple[str, TensorInfo]]]:
-    run: list[tuple[str, TensorInfo]] = []
-    for name, info in infos:
-        if run and (info.start - run[-1][1].stop > _GAP or info.stop - run[0][1].start > _RUN):
-            yield run
-            run = []
-        run.append((name, info))
-    if run:
-        yield run
 
 
 def _decode(name: str, info: TensorInfo, data: memoryview) -> FloatArray:

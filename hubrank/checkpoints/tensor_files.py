@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from hubrank.checkpoints.dtypes import TensorLike
@@ -52,10 +52,10 @@ def open_tensors(listing: Listing, bundle: Bundle, candidates: Iterable[str]) ->
     if not there:
         raise AdapterError("no weights", f"no {' or '.join(names)}")
     name = min(there, key=lambda name: [name.endswith(suffix) for suffix in SUFFIXES].index(True))
-    return _open(name)(lambda start, stop: bundle.read_range(name, start, stop), bundle.size(name))
 
+    def read_range(start: int, stop: int) -> bytes:
+        return bundle.read_range(name, start, stop)
 
-def _open(name: str) -> Callable[[Callable[[int, int], bytes], int], TensorFile]:
     if name.endswith(".safetensors"):
-        return SafetensorsFile
-    return NumpyFile if name.endswith((".npy", ".npz")) else TorchFile
+        return SafetensorsFile(read_range, bundle.size(name), lambda ranges: bundle.read_ranges(name, ranges))
+    return (NumpyFile if name.endswith((".npy", ".npz")) else TorchFile)(read_range, bundle.size(name))

@@ -142,9 +142,9 @@ class FolderBundle:
         self.traffic.bytes_read += len(data)
         return data
 
-    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         """Several ranges of one file."""
-        return [self.read_range(name, start, stop) for start, stop in ranges]
+        return (self.read_range(name, start, stop) for start, stop in ranges)
 
     def _path(self, name: str) -> Path:
         if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:

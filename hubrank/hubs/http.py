@@ -22,7 +22,7 @@ from hubrank.hubs.identity import Bearer, hub_endpoint, hub_token, user_agent
 from hubrank.hubs.outage import Outage
 from hubrank.hubs.patience import Patience, Tries
 from hubrank.hubs.protocol import Traffic
-from hubrank.hubs.replies import Fault, Reply, lower, refusal
+from hubrank.hubs.replies import Fault, Reply, drain, lower, refusal
 from hubrank.hubs.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class Transport:
             self._budget.observe(server[1], kind_of(url), status, headers)
             if 200 <= status < 300:
                 return Reply(response, said, call.traffic, self._clock)
-            response.close()
+            drain(response)
             again = status in _AGAIN or status >= 500
             self._outage.answered(server, well=not again)
             if again:

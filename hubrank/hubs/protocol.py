@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-__all__ = ["Bundle", "Hub", "Listing", "Query", "Traffic"]
+__all__ = ["Bundle", "Hub", "Listing", "Query", "Stoppable", "Traffic"]
 
 
 @dataclass(slots=True)
@@ -73,6 +73,7 @@ class Listing:
         location: for a folder, where it is.
         branch: where it is not on the default branch, the branch; AdapterHub keeps versions so.
         storage: bytes of the whole repository where the hub says so, else None.
+        closed: why its files cannot be had, where the listing says so already: ``gated`` or ``disabled``.
     """
 
     repo: str
@@ -83,6 +84,7 @@ class Listing:
     location: str | None = None
     branch: str | None = None
     storage: int | None = None
+    closed: str | None = None
 
 
 class Bundle(Protocol):
@@ -120,8 +122,10 @@ class Bundle(Protocol):
             HubError: the hub does not answer.
         """
 
-    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Several ranges of one file, in the order asked for; the hub decides which to fetch together.
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Iterable[bytes]:
+        """Several ranges of one file, in the order asked for, each when its turn comes; the hub decides what to fetch together.
+
+        Ranges that ascend come cheapest. Nothing else of the bundle may be read before the last has come.
 
         Raises:
             AdapterError: the file is missing, ends before a ``stop``, or is another one than when its first range was read.
@@ -156,3 +160,11 @@ class Hub(Protocol):
 
     def open(self, listing: Listing) -> Bundle:
         """The files of one adapter."""
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """A hub that waits for others: over a network, for a rate limit."""
+
+    def stop(self) -> None:
+        """End every wait and read of every thread within moments, with :class:`hubrank.errors.HubStoppedError`; for good."""

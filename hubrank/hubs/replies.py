@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
@@ -14,10 +15,11 @@ from hubrank.hubs.protocol import Traffic
 if TYPE_CHECKING:
     from requests import Response
 
-__all__ = ["PIECE", "Fault", "Reply", "refusal"]
+__all__ = ["PIECE", "Fault", "Reply", "drain", "lower", "refusal"]
 
 PIECE = 1 << 18
 """At most this many bytes are taken from a connection at once."""
+_DRAINED = 64 * 1024
 _SLOW_AFTER, _SLOWEST = 30.0, 4000.0  # seconds, and bytes a second from then on
 
 _CODES: Mapping[str, tuple[str, str]] = {
@@ -138,6 +140,17 @@ def refusal(status: int, headers: Mapping[str, str], url: str) -> HubAnswerError
     code = headers.get("x-error-code", "")
     reason, what = _CODES.get(code) or _STATUSES.get(status) or ("refused", f"was answered with status {status}")
     return HubAnswerError(reason, f"{shown(url)} {what}", status)
+
+
+def drain(response: Response) -> None:
+    """Be done with an answer whose body does not matter; a short one is taken, so that its connection can be used again."""
+    from urllib3.exceptions import HTTPError
+
+    length = content_length(lower(response.headers))
+    if length is not None and length <= _DRAINED:
+        with contextlib.suppress(HTTPError, HTTPException, OSError):
+            response.raw.read(decode_content=False)
+    response.close()
 
 
 def lower(headers: Mapping[str, str]) -> dict[str, str]:

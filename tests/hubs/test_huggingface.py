@@ -180,7 +180,8 @@ def test_a_hub_that_refuses_to_list(hub, tmp_path, status, says):
         sync(hub, tmp_path)
 
 
-def test_a_hub_that_is_not_there(tmp_path):
+def test_a_hub_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with Zoo(tmp_path, create=True) as zoo, pytest.raises(HubError, match="did not answer"):
         sync_hubs(zoo, [HuggingFaceHub("http://127.0.0.1:1")], Query())
 
