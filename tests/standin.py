@@ -1,20 +1,35 @@
-"""A stand-in for the HF Hub over real HTTP, for the unmodified huggingface_hub client.
+"""A stand-in for the HF Hub over real HTTP, for the unmodified huggingface_hub client and for ours.
 
-Serves the routes that listing and downloading use: the model list with tags and pages, and files by revision, large ones
-by redirect. ``faults`` answers any request with something else.
+Two servers: the hub (lists, file addresses, small files) and a "CDN" at another origin, where large files are, behind signed
+addresses. ``faults`` spoil any request; latency, bandwidth and rate limits are a setting away. The routes are in
+:mod:`tests.standin_routes`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import lru_cache
+from http.server import ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlencode, urlsplit
+
+__all__ = ["Fault", "Repo", "Seen", "StandInHub", "blob_sha1", "digest", "stand_in_hub"]
+
+
+@lru_cache(maxsize=50_000)
+def digest(data: bytes) -> str:
+    """sha256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+@lru_cache(maxsize=50_000)
+def blob_sha1(data: bytes) -> str:
+    """What git calls a blob."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 @dataclass
@@ -27,187 +42,186 @@ class Repo:
     card: dict[str, Any] = field(default_factory=dict)
     gated: bool = False
     branches: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    lfs: tuple[str, ...] = (".safetensors", ".bin")
+    lfs: tuple[str, ...] = (".safetensors", ".bin", ".pt", ".npy", ".npz")
+    private: bool = False
+    disabled: bool = False
+    downloads: int = 1
+    pipeline_tag: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
 
     @property
     def sha(self) -> str:
-        return _sha(self.files)
+        return commit_of(self.files)
 
     def at(self, revision: str) -> dict[str, bytes] | None:
         """The files of a branch or commit."""
         names = {"main": self.files, **self.branches}
-        return names.get(revision) or {_sha(files): files for files in names.values()}.get(revision)
+        return names.get(revision) or {commit_of(files): files for files in names.values()}.get(revision)
 
 
-def _sha(files: dict[str, bytes]) -> str:
-    digest = hashlib.sha1(usedforsecurity=False)
+def commit_of(files: Mapping[str, bytes]) -> str:
+    """Forty digits that change whenever a file does."""
+    whole = hashlib.sha1(usedforsecurity=False)
     for name in sorted(files):
-        digest.update(name.encode() + b"\0" + files[name])
-    return digest.hexdigest()
+        whole.update(f"{name}\0{blob_sha1(files[name])}\n".encode())
+    return whole.hexdigest()
 
 
 @dataclass
 class Fault:
-    """What to answer instead: status, headers and body."""
+    """What goes wrong with one request.
 
-    status: int
+    With a ``status``, that is answered, with these headers and this body. Without one, the usual answer is given, but spoiled.
+
+    Attributes:
+        stall: seconds before anything is sent.
+        cut: so many bytes of the body are sent, and then the connection ends.
+        reset: with a reset rather than properly.
+        longer: the stated length is off by this.
+        flip: this byte of the body is another.
+        whole: a range that was asked for is ignored.
+        more: headers that are changed, or with None left out.
+    """
+
+    status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
+    stall: float = 0.0
+    cut: int | None = None
+    reset: bool = False
+    longer: int = 0
+    flip: int | None = None
+    whole: bool = False
+    more: dict[str, str | None] = field(default_factory=dict)
+
+    @classmethod
+    def busy(cls, seconds: float | str | None = None, status: int = 429) -> Fault:
+        """Come back later."""
+        return cls(status, {} if seconds is None else {"Retry-After": str(seconds)})
+
+    @classmethod
+    def html(cls) -> Fault:
+        """A page for a person, as proxies and captive portals answer."""
+        return cls(200, {"Content-Type": "text/html"}, b"<!doctype html><html><body>Please sign in</body></html>")
+
+    @classmethod
+    def loop(cls) -> Fault:
+        """A redirect in a circle."""
+        return cls(302, {"Location": "/loop/1"})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as a server saw it; ``headers`` by names in lower case."""
+
+    server: str
+    method: str
+    path: str
+    headers: Mapping[str, str]
 
 
 class StandInHub:
-    """The hub's state; ``url`` is where it listens."""
+    """The state of both servers; ``url`` and ``cdn_url`` are where they listen.
+
+    Attributes:
+        requests: (method, path) of all that the hub was asked; not what the CDN was.
+        seen: all of both.
+        page: the most that a page lists.
+        fault: called with method and path of each request, of the CDN too (``/cdn/...``).
+        token: who sends it sees gated and private repositories.
+        renamed: old ids and the new ones that they lead to.
+        latency: seconds before each answer.
+        bandwidth: bytes a second, of all connections together.
+        limits: requests and seconds of a window, by ``api`` and ``resolvers``.
+        expires: seconds for which the CDN's addresses are good.
+    """
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.requests: list[tuple[str, str]] = []
+        self.seen: list[Seen] = []
+        self.connections = 0
         self.page = 1000
         self.fault: Callable[[str, str], Fault | None] = lambda method, path: None
-        self.url = ""
+        self.url = self.cdn_url = ""
+        self.token: str | None = None
+        self.renamed: dict[str, str] = {}
+        self.latency = 0.0
+        self.bandwidth: float | None = None
+        self.limits: dict[str, tuple[int, float]] = {}
+        self.expires = 3600.0
+        self.lock = threading.Lock()
+        self._free = 0.0
+        self._windows: dict[str, tuple[float, int]] = {}
 
     def add(self, repo: Repo) -> Repo:
         self.repos[repo.id] = repo
         return repo
 
+    def clear(self) -> None:
+        """Forget what was asked."""
+        self.requests.clear()
+        self.seen.clear()
+
+    def cdn_requests(self) -> list[str]:
+        """Paths that the CDN was asked for."""
+        return [seen.path for seen in self.seen if seen.server == "cdn"]
+
+    def wait_for_line(self, count: int) -> None:
+        """Wait until so many bytes have found room on the line."""
+        if self.bandwidth is None:
+            return
+        with self.lock:
+            now = time.monotonic()
+            self._free = max(now, self._free) + count / self.bandwidth
+            wait = self._free - now
+        time.sleep(wait)
+
+    def count(self, kind: str) -> tuple[int, float] | None:
+        """(left after this one, seconds until the window ends); -1 left where it is one too many."""
+        if kind not in self.limits:
+            return None
+        quota, window = self.limits[kind]
+        with self.lock:
+            now = time.monotonic()
+            start, used = self._windows.get(kind, (now, 0))
+            if now >= start + window:
+                start, used = now, 0
+            self._windows[kind] = (start, used + 1)
+            return quota - used - 1, start + window - now
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+    def shutdown_request(self, request: Any) -> None:
+        request.close()  # a reset is to be one
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # clients may leave whenever they like
+
 
 @contextmanager
 def stand_in_hub() -> Iterator[StandInHub]:
-    """Run a stand-in hub on a free local port."""
+    """Run a stand-in hub and its CDN on free local ports."""
+    from tests.standin_routes import CdnHandler, HubHandler
+
     hub = StandInHub()
+    with ExitStack() as stack:
+        hub.url = stack.enter_context(_running(type("Handler", (HubHandler,), {"state": hub})))
+        hub.cdn_url = stack.enter_context(_running(type("Handler", (CdnHandler,), {"state": hub})))
+        yield hub
 
-    class Handler(_Handler):
-        state = hub
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+@contextmanager
+def _running(handler: type) -> Iterator[str]:
+    server = _Server(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield hub
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    state: StandInHub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def _answer(self, *, body: bool) -> None:
-        self.state.requests.append((self.command, self.path))
-        fault = self.state.fault(self.command, self.path)
-        if fault is not None:
-            self._send(fault.status, fault.body, fault.headers, body=body)
-            return
-        parts = urlsplit(self.path)
-        path = unquote(parts.path)
-        if path == "/api/models":
-            self._list(parse_qs(parts.query), body=body)
-        elif "/resolve/" in path:
-            self._file(path, body=body)
-        elif path.startswith("/lfs/"):
-            self._bytes(path.removeprefix("/lfs/"), body=body)
-        elif path.startswith("/api/models/"):
-            self._info(path.removeprefix("/api/models/"), body=body)
-        else:
-            self._error(404, "EntryNotFound", body=body)
-
-    def _list(self, query: dict[str, list[str]], *, body: bool) -> None:
-        wanted = set(query.get("filter", []))
-        found = [repo for repo in self.state.repos.values() if wanted <= set(repo.tags)]
-        limit = min(int(query.get("limit", ["1000"])[0]), self.state.page)
-        start = int(query.get("cursor", ["0"])[0])
-        headers = {}
-        if start + limit < len(found):
-            more = urlencode({**query, "cursor": [start + limit]}, doseq=True)
-            headers["Link"] = f'<{self.state.url}/api/models?{more}>; rel="next"'
-        self._json([_entry(repo) for repo in found[start : start + limit]], headers, body=body)
-
-    def _info(self, path: str, *, body: bool) -> None:
-        name, what, revision = "/".join(path.split("/")[:2]), *[*path.split("/")[2:4], "", ""][:2]
-        repo = self.state.repos.get(name)
-        if repo is None:
-            self._error(404, "RepoNotFound", body=body)
-        elif repo.gated:
-            self._error(403, "GatedRepo", body=body)
-        elif what == "refs":
-            heads = {"main": repo.files, **repo.branches}
-            branches = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": _sha(f)} for n, f in heads.items()]
-            self._json({"branches": branches, "converts": [], "tags": []}, {}, body=body)
-        elif repo.at(revision or "main") is None:
-            self._error(404, "RevisionNotFound", body=body)
-        else:
-            self._json(_entry(repo, repo.at(revision or "main")), {}, body=body)
-
-    def _file(self, path: str, *, body: bool) -> None:
-        name, _, rest = path.removeprefix("/").partition("/resolve/")
-        revision, _, file = rest.partition("/")
-        repo = self.state.repos.get(name)
-        if repo is None:
-            self._error(404, "RepoNotFound", body=body)
-        elif repo.gated:
-            self._error(403, "GatedRepo", body=body)
-        elif (files := repo.at(revision)) is None:
-            self._error(404, "RevisionNotFound", body=body)
-        elif file not in files:
-            self._error(404, "EntryNotFound", {"X-Repo-Commit": _sha(files)}, body=body)
-        elif file.endswith(repo.lfs):
-            data = files[file]
-            headers = {
-                "X-Repo-Commit": _sha(files),
-                "X-Linked-Etag": f'"{hashlib.sha256(data).hexdigest()}"',
-                "X-Linked-Size": str(len(data)),
-                "Location": f"{self.state.url}/lfs/{name}/{_sha(files)}/{file}",
-            }
-            self._send(302, b"", headers, body=body)
-        else:
-            data = files[file]
-            blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-            self._send(200, data, {"X-Repo-Commit": _sha(files), "ETag": f'"{blob}"'}, body=body)
-
-    def _bytes(self, path: str, *, body: bool) -> None:
-        parts = path.split("/")
-        files = self.state.repos["/".join(parts[:2])].at(parts[2])
-        data = (files or {})["/".join(parts[3:])]
-        self._send(200, data, {"X-Repo-Commit": parts[2], "ETag": f'"{hashlib.sha256(data).hexdigest()}"'}, body=body)
-
-    def _json(self, value: object, headers: dict[str, str], *, body: bool) -> None:
-        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json", **headers}, body=body)
-
-    def _error(self, status: int, code: str, headers: dict[str, str] | None = None, *, body: bool) -> None:
-        self._send(status, b"", {"X-Error-Code": code, "X-Error-Message": code, **(headers or {})}, body=body)
-
-    def _send(self, status: int, data: bytes, headers: dict[str, str], *, body: bool) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if body:
-            self.wfile.write(data)
-
-
-def _entry(repo: Repo, files: dict[str, bytes] | None = None) -> dict[str, Any]:
-    files = repo.files if files is None else files
-    return {
-        "_id": hashlib.md5(repo.id.encode(), usedforsecurity=False).hexdigest()[:24],
-        "id": repo.id,
-        "sha": _sha(files),
-        "tags": repo.tags,
-        "cardData": repo.card,
-        "gated": "manual" if repo.gated else False,
-        "private": False,
-        "disabled": False,
-        "downloads": 1,
-        "siblings": [{"rfilename": name} for name in sorted(files)],
-    }
