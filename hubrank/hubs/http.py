@@ -138,7 +138,9 @@ class Transport:
         Raises:
             HubAnswerError: also ``bad answer`` where it is none.
         """
+        before = call.traffic.bytes_read
         answer = self.fetch(call)
+        call.traffic.bytes_whole += call.traffic.bytes_read - before  # whoever downloads whole files asks for lists as well
         try:
             return json.loads(answer.body), answer
         except (ValueError, RecursionError):
