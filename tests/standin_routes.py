@@ -74,11 +74,12 @@ class _Handler(BaseHTTPRequestHandler):
         if start >= len(data):
             self._send(416, b"", {**headers, "Content-Range": f"bytes */{len(data)}"})
         else:
-            self._send(206, data[start:stop], {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"})
+            self._send(206, memoryview(data)[start:stop], {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"})
 
-    def _send(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
+    def _send(self, status: int, data: bytes | memoryview, headers: Mapping[str, str]) -> None:
         fault = self.spoiled
         if fault.flip is not None and len(data) > fault.flip:
+            data = bytes(data)
             data = data[: fault.flip] + bytes([data[fault.flip] ^ 0x10]) + data[fault.flip + 1 :]
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data) + fault.longer), **headers, **fault.more}.items():

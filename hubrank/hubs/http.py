@@ -32,7 +32,8 @@ __all__ = ["Answer", "Call", "Transport"]
 
 _HOPS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
-_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+_AGAIN = (408, 425, 429)
+_UNSIGNED = (401, 403)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,8 @@ class Transport:
             if 200 <= status < 300:
                 return Reply(response, said, call.traffic, self._clock)
             drain(response)
-            again = status in _AGAIN or status >= 500
+            # The signature in a redirect may be out of date; the hub gives a new one.
+            again = status in _AGAIN or status >= 500 or (server != first and status in _UNSIGNED)
             self._outage.answered(server, well=not again)
             if again:
                 raise Fault(f"status {status}", status=status, wait=retry_after(headers))
