@@ -31,7 +31,11 @@ def searches(query: Query, tags: Sequence[str], *, authors: Sequence[str] | None
         authors: instead of the query's.
     """
     authors = query.authors if authors is None else authors
-    fields = [[f"license:{name}" for name in query.licenses], list(query.languages), _task_tags(query.tasks)]
+    fields = [
+        [f"license:{name.lower()}" for name in query.licenses],
+        [name.lower() for name in query.languages],
+        _task_tags(query.tasks),
+    ]
     whole = [field or [""] for field in fields]
     while prod(len(field) for field in whole) > _MOST_LISTS:
         whole[max(range(len(whole)), key=lambda i: len(whole[i]))] = [""]  # sorted out here instead

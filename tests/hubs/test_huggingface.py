@@ -1,4 +1,4 @@
-"""The HF Hub through the real client, against a stand-in over real HTTP."""
+"""The HF Hub through sync, against a stand-in over real HTTP."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from hubrank.hubs.huggingface import HuggingFaceHub
 from hubrank.hubs.protocol import Query
 from hubrank.zoo.store import Zoo
 from hubrank.zoo.sync import sync_hubs
+from tests.hubs.quick import online, quick
 from tests.standin import Fault, Repo, StandInHub, stand_in_hub
 
 BASE = "org/base"
@@ -44,16 +45,15 @@ def repo(name: str, seed: int, *, base: str = BASE, **fields) -> Repo:
 
 
 @pytest.fixture
-def hub(monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+def hub(monkeypatch):
+    online(monkeypatch)
     with stand_in_hub() as running:
         yield running
 
 
 def sync(hub: StandInHub, tmp_path: Path, query: Query | None = None):
     with Zoo(tmp_path / "zoo", create=True) as zoo:
-        report = sync_hubs(zoo, [HuggingFaceHub(hub.url)], query or Query())
+        report = sync_hubs(zoo, [HuggingFaceHub(hub.url, transport=quick(hub.url))], query or Query())
         return report, zoo.sources()
 
 
@@ -181,9 +181,10 @@ def test_a_hub_that_refuses_to_list(hub, tmp_path, status, says):
 
 
 def test_a_hub_that_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    online(monkeypatch)
+    dead = "http://127.0.0.1:1"
     with Zoo(tmp_path, create=True) as zoo, pytest.raises(HubError, match="did not answer"):
-        sync_hubs(zoo, [HuggingFaceHub("http://127.0.0.1:1")], Query())
+        sync_hubs(zoo, [HuggingFaceHub(dead, transport=quick(dead))], Query())
 
 
 def test_the_command_honours_hf_endpoint(hub, tmp_path):
