@@ -11,6 +11,9 @@
     +-- HubError                  4  a hub is unreachable, refuses, or limits our rate
     |   +-- HubAnswerError        4  one request was refused, or failed however often it was repeated
     |   +-- HubStoppedError       4  we were told to stop, and asked nothing more
+
+
+    |   +-- SyncIncompleteError   4  some hub did not answer to the end; carries the report of what was done
     +-- StoreError                5  the zoo's store cannot do what was asked
         +-- StoreDamagedError     5  it holds something that hubrank did not write
         +-- StoreLockedError      5  another process holds it
@@ -23,6 +26,10 @@ except :mod:`hubrank.cli`, which turns what it catches into such a line.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hubrank.types import SyncReport
 
 __all__ = [
     "AdapterError",
@@ -36,6 +43,7 @@ __all__ = [
     "StoreDamagedError",
     "StoreError",
     "StoreLockedError",
+    "SyncIncompleteError",
     "TargetError",
     "UsageError",
 ]
@@ -113,6 +121,14 @@ class HubAnswerError(HubError):
 
 class HubStoppedError(HubError):
     """Somebody asked us to stop: every wait ends, and no further request is made."""
+
+
+class SyncIncompleteError(HubError):
+    """A sync went through, but some hub did not answer to the end. ``report`` says what was done, and which hubs failed."""
+
+    def __init__(self, message: str, report: SyncReport) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class StoreError(HubrankError):

@@ -24,6 +24,7 @@ __all__ = [
     "Signature",
     "Site",
     "Source",
+    "SyncPlan",
     "SyncReport",
     "TargetRun",
     "Verdict",
@@ -110,6 +111,10 @@ class Source:
         gone: no longer upstream.
         variant: the method in full, such as ``loha``; empty where ``method`` says it all.
         part: where one file holds several methods that were trained together, which of them after the first; else None.
+        files: (name, hash) of each file that was read, and (name, "") of each that might have been; () in older records.
+        card_base: the base model that its card names.
+        reader: version of the reader that read it; 0 in older records.
+        read_at: when it was read, in whole seconds since 1970; 0 in older records. Two sources that differ only here are equal.
     """
 
     hub: str
@@ -126,6 +131,10 @@ class Source:
     variant: str = ""
     part: str | None = None
     branch: str | None = None
+    files: tuple[tuple[str, str], ...] = ()
+    card_base: str | None = None
+    reader: int = 0
+    read_at: int = field(default=0, compare=False)
 
     @property
     def name(self) -> str:
@@ -256,8 +265,44 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncPlan:
+    """What a sync would do, found out by listing alone; no adapter was read.
+
+    Attributes:
+        new, changed, gone, unchanged: names of adapters. A changed one is read again only where the files that matter changed.
+        skipped: names of those that are known to be unreadable at their revision, and are not tried again.
+        requests: about as many as the sync would make: those of listing, and at most three for each adapter to be read.
+        bytes: of the files that would be read, at most: sizes where the hub lists them, else all that the repository holds.
+        unsized: adapters of which the hub says neither; ``bytes`` leaves them out.
+        failed: (hub, why) of each hub that could not be listed to its end.
+        not_asked: hubs that an offline sync leaves alone.
+    """
+
+    new: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    requests: int = 0
+    bytes: int = 0
+    unsized: int = 0
+    failed: tuple[tuple[str, str], ...] = ()
+    not_asked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What a sync did. Byte counts are of weights, configs and cards; ``bytes_whole`` is what plain downloads would read."""
+    """What a sync did.
+
+    Attributes:
+        added, updated, unchanged: adapters. One whose repository moved while its files and its card stayed is unchanged.
+        removed: sources marked as gone.
+        skipped: adapters by reason; ``skips`` names each, with its reason and what exactly was wrong.
+        requests: asked of hubs; a redirect is not counted.
+        bytes_read, bytes_whole: of weights, configs and cards; what plain downloads of the same files would have read.
+        failed: (hub, why) of each hub that did not answer to the end; what was read of it until then is kept.
+        not_asked: hubs that an offline sync left alone.
+    """
 
     added: int = 0
     updated: int = 0
@@ -269,3 +314,5 @@ class SyncReport:
     bytes_whole: int = 0
     seconds: float = 0.0
     skips: tuple[tuple[str, str], ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
+    not_asked: tuple[str, ...] = ()

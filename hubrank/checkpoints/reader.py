@@ -12,14 +12,14 @@ from hubrank.checkpoints.adapters_families import wanted_adapters_tensors
 from hubrank.checkpoints.bare_files import MANIFEST, read_bare, read_manifest
 from hubrank.checkpoints.base_names import canonical_base
 from hubrank.checkpoints.base_tensors import BaseTensors
-from hubrank.checkpoints.card import MAX_CARD_BYTES, base_on_card, card_facts, front_matter
+from hubrank.checkpoints.card import MAX_CARD_BYTES, base_on_card, card_facts, front_matter, plain
 from hubrank.checkpoints.peft_families import read_peft, wanted_peft_tensors
 from hubrank.checkpoints.tensor_files import open_tensors
 from hubrank.errors import AdapterError
 from hubrank.hubs.protocol import Bundle, Listing
 from hubrank.types import Adapter, CardFacts
 
-__all__ = ["ADAPTERS_WEIGHTS", "CONFIG", "PEFT_WEIGHTS", "READER_VERSION", "base_of", "read_adapters", "read_card"]
+__all__ = ["ADAPTERS_WEIGHTS", "CONFIG", "PEFT_WEIGHTS", "READER_VERSION", "base_of", "card_base", "read_adapters", "read_card"]
 
 READER_VERSION = 2
 """Raised whenever more can be read, so that what was skipped is tried again."""
@@ -76,6 +76,12 @@ def base_of(listing: Listing, bundle: Bundle) -> str:
     config = fields.parse_config(CONFIG, bundle.read(CONFIG, limit=fields.MAX_CONFIG_BYTES))
     field = "base_model_name_or_path" if config.get("peft_type") is not None else "model_name"
     return _base(config, field, listing, bundle)[0]
+
+
+def card_base(listing: Listing, bundle: Bundle) -> str | None:
+    """What the card calls the base model, on one line and shortened; None where it names none."""
+    stated = base_on_card(_front(listing, bundle))
+    return plain(stated, 300) if stated else None
 
 
 def read_card(listing: Listing, bundle: Bundle) -> CardFacts:

@@ -46,13 +46,16 @@ def source_from_json(value: Any) -> Source:
         for name in ("datasets", "languages", "tags"):
             card[name] = tuple(str(item) for item in card[name])
         fields = {**value, "card": CardFacts(**card), "warnings": tuple(str(w) for w in value["warnings"])}
+        fields["files"] = tuple((str(name), str(content)) for name, content in value.get("files", ()))
         source = Source(**fields)
         texts = (source.hub, source.repo, source.revision, source.base, source.method, source.variant)
-        optional = (source.subfolder, source.location, source.part, source.branch, source.card.task, source.card.license)
+        places = (source.subfolder, source.location, source.part, source.branch)
+        optional = (*places, source.card_base, source.card.task, source.card.license)
         if not all(isinstance(t, str) for t in texts) or not all(isinstance(t, str | None) for t in optional):
             raise TypeError("a text field holds something else")
-        if not isinstance(source.rank, int) or not isinstance(source.gone, bool):
-            raise TypeError("rank or gone is of the wrong type")
+        numbers = (source.rank, source.reader, source.read_at)
+        if not all(type(n) is int for n in numbers) or not isinstance(source.gone, bool):
+            raise TypeError("a number or gone is of the wrong type")
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise StoreDamagedError(f"a stored source cannot be read ({str(error)[:80]})") from error
     return source

@@ -5,9 +5,11 @@ Keys, all in one diskcache (SQLite) database::
     source/ID        JSON of the Source
     signature/ID     the Signature, see hubrank.signatures.encoding
     skip/ID          JSON {"revision", "reader", "name", "reason", "detail"}: what was looked at and could not be read
-    generation       a counter that every change raises; packed matrices remember the one they were built at
+    repo/ID          JSON {"hub", "repo", "revision", "reader"}: all of the repository, branches too, was dealt with
+    generation       a counter that every change of the sources raises; packed matrices remember the one they were built at
 
-ID is a hash of (hub, repo, subfolder), so no text from a hub is ever a path or a query.
+ID is a hash of (hub, repo, subfolder, branch, part), so no text from a hub is ever a path or a query. All but the generation
+are sealed, see :mod:`hubrank.zoo.sealed`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import os
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -31,11 +33,11 @@ from hubrank.signatures.encoding import decode_signature, encode_signature
 from hubrank.types import Signature, Source
 from hubrank.zoo.codec import decode_source, encode_source
 from hubrank.zoo.disk import IN_DATABASE, BytesDisk
+from hubrank.zoo.place import CACHE_TAG, cache_folder, clear_store, tag_folder
+from hubrank.zoo.sealed import seal, unseal
 
-__all__ = ["CACHE_TAG", "PARTS", "Skip", "Zoo", "cache_folder", "clear_store", "source_id"]
+__all__ = ["CACHE_TAG", "PARTS", "Record", "Skip", "Zoo", "cache_folder", "clear_store", "identity_of", "source_id"]
 
-CACHE_TAG = "CACHEDIR.TAG"
-_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is hubrank's cache; see https://bford.info/cachedir/\n"
 _LOCK_SECONDS = 30.0
 
 PARTS = ("lora", "bottleneck", "prefix", "prompt", "ia3", "bias", "rotation", "reft")
@@ -52,53 +54,23 @@ class Skip:
     detail: str
 
 
-def cache_folder(given: str | Path | None = None) -> Path:
-    """The folder to use: ``given``, else HUBRANK_CACHE, else ./cache if it holds a CACHEDIR.TAG, else the user's own."""
-    if given is not None:
-        return Path(given).expanduser().absolute()
-    if os.environ.get("HUBRANK_CACHE"):
-        return Path(os.environ["HUBRANK_CACHE"]).expanduser().absolute()
-    if Path("cache", CACHE_TAG).is_file():
-        return Path("cache").absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("hubrank")).absolute()
-
-
 def source_id(hub: str, repo: str, subfolder: str | None, *, branch: str | None = None, part: str | None = None) -> str:
     """The ID of a source in the store: 32 hex digits."""
     words = (hub, repo, subfolder or "", *((f"@{branch}",) if branch else ()), *((f"#{part}",) if part else ()))
     return hashlib.sha256("\0".join(words).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _identity(source: Source) -> str:
+def identity_of(source: Source) -> str:
+    """The ID of a source in the store."""
     return source_id(source.hub, source.repo, source.subfolder, branch=source.branch, part=source.part)
 
 
-def clear_store(folder: Path) -> int:
-    """Delete the database and the packed matrices in a cache folder, whatever state they are in; bytes freed.
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A source and its signature as the store keeps it, see :mod:`hubrank.signatures.encoding`."""
 
-    Nothing else in the folder is touched.
-
-    Raises:
-        UsageError: the folder does not carry hubrank's tag, so what lies in it may not be ours.
-        StoreError: something cannot be deleted.
-    """
-    parts = [folder / "zoo", folder / "packed"]
-    if not any(part.exists() for part in parts):
-        return 0
-    if not (folder / CACHE_TAG).is_file():
-        raise UsageError(f"{folder}: holds no {CACHE_TAG}, so it is not taken for hubrank's cache; delete it by hand")
-    freed = sum(file.stat().st_size for part in parts for file in part.rglob("*") if file.is_file())
-    try:
-        for part in parts:
-            if part.is_symlink():
-                part.unlink()
-            elif part.exists():
-                shutil.rmtree(part)
-    except OSError as error:
-        raise StoreError(f"{error.filename}: cannot be deleted ({error.strerror})") from error
-    return freed
+    source: Source
+    signature: bytes
 
 
 class Zoo:
@@ -118,6 +90,7 @@ class Zoo:
         self.folder = cache_folder(cache_dir)
         self._database = self.folder / "zoo"
         self._cache: diskcache.Cache | None = None
+        self._listed: tuple[int, list[Source]] | None = None  # as they were at a generation
         with self._guard():
             if self.folder.exists() and not self.folder.is_dir():
                 raise UsageError(f"{self.folder}: is not a folder; --cache-dir takes a folder")
@@ -152,16 +125,11 @@ class Zoo:
 
     def sources(self, *, base: str | None = None, method: str | None = None, gone: bool = False) -> list[Source]:
         """The stored sources, by name; those gone upstream only if asked for."""
-        found = []
-        for key in self._keys("source/"):
-            data = self._get(key)
-            if data is None:
-                continue
-            with self._located():
-                source = decode_source(data)
-            if base in (None, source.base) and method in (None, source.method) and (gone or not source.gone):
-                found.append(source)
-        return sorted(found, key=lambda source: (source.name, source.hub))
+        return [
+            source
+            for source in self._all_sources()
+            if base in (None, source.base) and method in (None, source.method) and (gone or not source.gone)
+        ]
 
     def bases(self) -> dict[str, int]:
         """Sources per base, most first."""
@@ -183,7 +151,7 @@ class Zoo:
         Raises:
             StoreDamagedError: it is missing or cannot be read.
         """
-        data = self._get(f"signature/{_identity(source)}")
+        data = self._get(f"signature/{identity_of(source)}")
         if data is None:
             raise self._damaged(f"{source.name} has no signature")
         with self._located():
@@ -191,20 +159,42 @@ class Zoo:
 
     def put(self, source: Source, signature: Signature, *parts: tuple[Source, Signature]) -> None:
         """Store a source whole, with the other parts of its file if it has any, in one transaction."""
+        self.put_records(*(Record(one, encode_signature(its)) for one, its in ((source, signature), *parts)))
+
+    def put_records(self, first: Record, *parts: Record) -> None:
+        """The same, of signatures that are encoded already."""
         with self._writing() as cache:
             # A former revision may have had parts that this one lacks.
             for part in PARTS:
                 for kind in ("source", "signature"):
-                    cache.delete(f"{kind}/{_identity(replace(source, part=part))}")
-            for one, its in ((source, signature), *parts):
-                cache.set(f"source/{_identity(one)}", encode_source(one))
-                cache.set(f"signature/{_identity(one)}", encode_signature(its))
-            cache.delete(f"skip/{_identity(source)}")
+                    cache.delete(f"{kind}/{identity_of(replace(first.source, part=part))}")
+            for record in (first, *parts):
+                identity = identity_of(record.source)
+                cache.set(f"source/{identity}", seal(encode_source(record.source)))
+                cache.set(f"signature/{identity}", seal(record.signature))
+            cache.delete(f"skip/{identity_of(first.source)}")
+
+    def revise(self, *sources: Source) -> None:
+        """Change what is said of sources that are stored, in one transaction; their signatures stay."""
+        if not sources:
+            return
+        with self._writing() as cache:
+            for source in sources:
+                cache.set(f"source/{identity_of(source)}", seal(encode_source(source)))
 
     def mark(self, source: Source, *, gone: bool) -> None:
         """Keep a source that left its hub, marked, or take the mark off again."""
+        self.revise(replace(source, gone=gone))
+
+    def remove(self, *sources: Source) -> None:
+        """Forget sources, in one transaction; of their repositories too, so that a sync can bring them back."""
+        if not sources:
+            return
         with self._writing() as cache:
-            cache.set(f"source/{_identity(source)}", encode_source(replace(source, gone=gone)))
+            for source in sources:
+                for kind in ("source", "signature"):
+                    cache.delete(f"{kind}/{identity_of(source)}")
+                cache.delete(f"repo/{source_id(source.hub, source.repo, None)}")
 
     def parts(self, source: Source) -> list[Source]:
         """A source and the other parts of its file."""
@@ -216,8 +206,7 @@ class Zoo:
     def put_skip(self, hub: str, repo: str, subfolder: str | None, skip: Skip, *, branch: str | None = None) -> None:
         """Remember that a revision could not be read; a former, readable revision of it stays as it is."""
         data = json.dumps({**asdict(skip), "reader": READER_VERSION}).encode()
-        with self._guard():
-            self._open_cache().set(f"skip/{source_id(hub, repo, subfolder, branch=branch)}", data)
+        self._set(f"skip/{source_id(hub, repo, subfolder, branch=branch)}", data)
 
     def get_skip(self, hub: str, repo: str, subfolder: str | None, *, branch: str | None = None) -> Skip | None:
         """What is remembered of an adapter that could not be read, if this version of hubrank can read no more than then."""
@@ -232,12 +221,38 @@ class Zoo:
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged("a skip record cannot be read") from error
 
+    def drop_skips(self, *, older_reader: bool) -> int:
+        """Forget what could not be read, so that it is tried again; of an older reader alone, or all. How many."""
+        with self._located():
+            found = [key for key, data in self._rows("skip/") if not older_reader or _reader_of(data) != READER_VERSION]
+        for key in found:
+            with self._guard():
+                self._open_cache().delete(key)
+        return len(found)
+
+    def put_repo(self, hub: str, repo: str, revision: str) -> None:
+        """Remember that all adapters of a repository were dealt with at a revision of its default branch."""
+        value = {"hub": hub, "repo": repo, "revision": revision, "reader": READER_VERSION}
+        self._set(f"repo/{source_id(hub, repo, None)}", json.dumps(value).encode())
+
+    def repos(self, hub: str) -> dict[str, str]:
+        """The revision of each repository of a hub that was dealt with whole by this version's reader."""
+        found = {}
+        for _, data in self._rows("repo/"):
+            try:
+                value = json.loads(data)
+                if value["hub"] == hub and value["reader"] == READER_VERSION:
+                    found[str(value["repo"])] = str(value["revision"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise self._damaged("a repository's record cannot be read") from error
+        return found
+
     def verify(self) -> list[str]:
         """Read every record; what is wrong, one line each, and nothing if all is well."""
         wrong: list[str] = []
         if self._cache is None:
             return wrong
-        with self._guard(), contextlib.closing(sqlite3.connect(self._database / "cache.db")) as connection:
+        with self._guard(), self._connection() as connection:
             (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if result != "ok":
             return [f"the database is damaged: {result}"]
@@ -246,6 +261,7 @@ class Zoo:
         except StoreDamagedError as error:
             return [str(error)]
         known = set(keys)
+        readers: dict[str, Callable[[bytes], object]] = {"skip": json.loads, "repo": json.loads, "generation": int}
         for key in keys:
             kind, _, identity = key.partition("/")
             try:
@@ -253,11 +269,13 @@ class Zoo:
                 if kind == "source":
                     source = decode_source(data or b"")
                     self.signature(source)
-                    if _identity(source) != identity:
+                    if identity_of(source) != identity:
                         wrong.append(f"{key} holds {source.name}, which belongs elsewhere")
                 elif kind == "signature" and f"source/{identity}" not in known:
                     wrong.append(f"{key} belongs to no source")
-            except StoreDamagedError as error:
+                elif kind in readers:
+                    readers[kind](data or b"")
+            except (StoreDamagedError, ValueError) as error:
                 wrong.append(f"{key}: {error}")
         return wrong
 
@@ -267,10 +285,7 @@ class Zoo:
         return sum(file.stat().st_size for file in files)
 
     def _open(self) -> diskcache.Cache:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        tag = self.folder / CACHE_TAG
-        if not tag.exists():
-            tag.write_text(_TAG_TEXT, encoding="utf-8")
+        tag_folder(self.folder)
         if not (self._database / "cache.db").exists():
             # Matrices of a store that is no more would be taken for this one's as soon as the generations agree.
             shutil.rmtree(self.packed_folder, ignore_errors=True)
@@ -299,7 +314,38 @@ class Zoo:
             data = self._cache.get(key, retry=True)
         if data is not None and not isinstance(data, bytes):
             raise self._damaged(f"{key} holds no bytes")
-        return data
+        with self._located():
+            return unseal(data) if data is not None else None
+
+    def _set(self, key: str, data: bytes) -> None:
+        with self._guard():
+            self._open_cache().set(key, seal(data))
+
+    def _all_sources(self) -> list[Source]:
+        """By name; read whole, and again only when the generation has moved."""
+        generation = self.generation
+        if self._listed is None or self._listed[0] != generation:
+            with self._located():
+                found = [decode_source(data) for _, data in self._rows("source/")]
+            self._listed = generation, sorted(found, key=lambda source: (source.name, source.hub))
+        return self._listed[1]
+
+    def _rows(self, prefix: str) -> list[tuple[str, bytes]]:
+        """Every record of a kind, in one query: diskcache takes one each."""
+        if self._cache is None:
+            return []
+        fetch = self._cache.disk.fetch
+        with self._guard(), self._connection() as connection:
+            (strange,) = connection.execute("SELECT COUNT(*) FROM Cache WHERE raw != 1 OR typeof(key) != 'text'").fetchone()
+            if strange:
+                raise StoreDamagedError("the store holds a key that hubrank did not write")
+            rows = connection.execute(
+                "SELECT key, mode, filename, value FROM Cache WHERE key >= ? AND key < ?", (prefix, prefix[:-1] + "0")
+            )  # "0" follows "/"
+            return [(key, unseal(fetch(mode, filename, value, False))) for key, mode, filename, value in rows]
+
+    def _connection(self) -> contextlib.closing[sqlite3.Connection]:
+        return contextlib.closing(sqlite3.connect(self._database / "cache.db", timeout=_LOCK_SECONDS))
 
     def _keys(self, prefix: str) -> list[str]:
         if self._cache is None:
@@ -354,3 +400,10 @@ class Zoo:
             raise self._damaged(str(error)[:80] or type(error).__name__) from error
         except OSError as error:
             raise StoreError(f"{self.folder}: {error.strerror or error}; use --cache-dir to name another folder") from error
+
+
+def _reader_of(data: bytes) -> object:
+    try:
+        return json.loads(data)["reader"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreDamagedError("a skip record cannot be read") from error

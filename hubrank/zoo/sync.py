@@ -5,32 +5,25 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from dataclasses import replace
 
-from hubrank.checkpoints.base_names import canonical_name
-from hubrank.checkpoints.base_tensors import BaseTensors
-from hubrank.checkpoints.reader import base_of, read_adapters, read_card
-from hubrank.errors import AdapterError
-from hubrank.hubs.protocol import Bundle, Hub, Listing, Query, Traffic
-from hubrank.signatures.canonical import sign_adapter
-from hubrank.types import Adapter, CardFacts, Source, SyncReport
-from hubrank.zoo.store import Skip, Zoo
+from hubrank.errors import SyncIncompleteError
+from hubrank.hubs.protocol import Hub, Query, Traffic
+from hubrank.signatures.threads import one_thread
+from hubrank.types import SyncReport
+from hubrank.zoo.cluster import cluster_jobs, connect_ray
+from hubrank.zoo.drive import Drive, Event, Tally
+from hubrank.zoo.interrupt import terminable
+from hubrank.zoo.lock import sync_lock
+from hubrank.zoo.standing import is_local
+from hubrank.zoo.store import Zoo
+from hubrank.zoo.work import BaseProvider
 
-__all__ = ["BaseProvider", "Event", "sync_hubs"]
+__all__ = ["JOBS", "BaseProvider", "Event", "queries", "sync_hubs"]
 
-Outcome: TypeAlias = Literal["added", "updated", "unchanged", "skipped"]
-BaseProvider: TypeAlias = Callable[[str], BaseTensors | None]
-_Place: TypeAlias = tuple[str, str | None, str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One adapter has been dealt with: for progress displays."""
-
-    name: str
-    outcome: Outcome
-    detail: str = ""
+JOBS = 8
+"""Adapters read at once from a hub on the network, where nothing else is said: they wait for answers most of the time. Those of
+a folder are read one after another."""
 
 
 def sync_hubs(
@@ -38,146 +31,71 @@ def sync_hubs(
     hubs: Sequence[Hub],
     query: Query,
     *,
+    default_bases: tuple[str, ...] = (),
     on_event: Callable[[Event], None] | None = None,
     base_tensors: BaseProvider | None = None,
+    jobs: int | None = None,
+    ray: str | None = None,
+    offline: bool = False,
+    wait: bool = False,
+    on_wait: Callable[[str], None] | None = None,
 ) -> SyncReport:
-    """Sync every hub in turn; each adapter is committed before the next is read.
+    """Sync every hub in turn; each adapter is committed as it comes, by this thread.
 
     A fault in one adapter never stops the sync: it is counted under its reason. Sources that a hub no longer lists are
-    marked gone, unless the query left some of the hub out.
+    marked gone, unless the query left some of the hub out. A hub lists (in a thread of its own) while its adapters are read.
 
     Args:
+        default_bases: bases for hubs on the network where the query names none.
+        on_event: called for every adapter that has been dealt with.
         base_tensors: finds the tensors of a base model on this machine, for adapters that cannot be read without.
+        jobs: adapters read at once; None for eight from a hub on the network, and one after another from a folder.
+        ray: address of a Ray cluster to read on, see :func:`hubrank.zoo.cluster.connect_ray`; None for threads of this process.
+        offline: leave hubs on the network alone.
+        wait: for another process that is changing the zoo, instead of raising; ``on_wait`` is told who it is.
 
     Raises:
-        HubError: a hub does not answer. What was stored until then stays.
-        StoreError: the store cannot be written.
+        SyncIncompleteError: some hub did not answer to its end. What was read is stored; the error carries the report.
+        StoreError: the store cannot be written, or another process is changing it.
+        KeyboardInterrupt: also where the process was asked to terminate. What was done is stored.
     """
     started = time.perf_counter()
-    outcomes: Counter[Outcome] = Counter()
-    reasons: Counter[str] = Counter()
-    skips: list[tuple[str, str]] = []
-    removed, traffic = 0, Traffic()
-    for hub in hubs:
-        stored = [source for source in zoo.sources(gone=True) if source.hub == hub.name]
-        known = frozenset((source.repo, source.revision) for source in stored if not (source.branch or source.gone))
-        seen: set[_Place] = set()
-        unmoved: set[str] = set()
-        for listing in hub.discover(replace(query, known=known)):
-            seen.add((listing.repo, listing.subfolder, listing.branch))
-            if listing.branch is None and (listing.repo, listing.revision) in known:
-                unmoved.add(listing.repo)
-            name = _name(listing)
-            result = _sync_one(zoo, hub, listing, bases=query.bases, base_tensors=base_tensors, traffic=traffic)
-            if isinstance(result, Skip):
-                outcome: Outcome = "skipped"
-                reasons[result.reason] += 1
-                skips.append((name, f"{result.reason}: {result.detail}"))
-            else:
-                outcome = result
-            outcomes[outcome] += 1
-            if on_event is not None:
-                on_event(Event(name, outcome, skips[-1][1] if outcome == "skipped" else ""))
-        traffic.add(hub.traffic)
-        if query.everything:
-            removed += _mark_gone(zoo, [source for source in stored if not source.gone], seen, unmoved)
+    tally = Tally()
+    not_asked = []
+    with terminable(), sync_lock(zoo.folder, wait=wait, on_wait=on_wait), one_thread():
+        if ray is not None:
+            connect_ray(ray)
+        for hub, wanted in queries(hubs, query, default_bases=default_bases):
+            if offline and not is_local(hub):
+                not_asked.append(hub.name)
+                continue
+            count = jobs or (cluster_jobs() if ray is not None else 1 if is_local(hub) else JOBS)
+            Drive(zoo, hub, wanted, tally, jobs=count, ray=ray is not None, base_tensors=base_tensors, on_event=on_event).run()
+    report = _report(tally, time.perf_counter() - started, tuple(not_asked))
+    if report.failed:
+        raise SyncIncompleteError("; ".join(f"{hub}: {why}" for hub, why in report.failed), report)
+    return report
+
+
+def queries(hubs: Sequence[Hub], query: Query, *, default_bases: tuple[str, ...]) -> list[tuple[Hub, Query]]:
+    """What each hub is asked: a hub on the network for the default bases, where the query names none."""
+    return [(hub, replace(query, bases=query.bases or (() if is_local(hub) else default_bases))) for hub in hubs]
+
+
+def _report(tally: Tally, seconds: float, not_asked: tuple[str, ...]) -> SyncReport:
+    outcomes: Counter[str] = tally.outcomes
+    traffic: Traffic = tally.traffic
     return SyncReport(
         added=outcomes["added"],
         updated=outcomes["updated"],
-        removed=removed,
+        removed=tally.removed,
         unchanged=outcomes["unchanged"],
-        skipped=dict(reasons.most_common()),
+        skipped=dict(tally.reasons.most_common()),
         requests=traffic.requests,
         bytes_read=traffic.bytes_read,
         bytes_whole=traffic.bytes_whole,
-        seconds=time.perf_counter() - started,
-        skips=tuple(skips),
+        seconds=seconds,
+        skips=tuple(tally.skips),
+        failed=tuple(tally.failed),
+        not_asked=not_asked,
     )
-
-
-def _sync_one(
-    zoo: Zoo, hub: Hub, listing: Listing, *, bases: tuple[str, ...], base_tensors: BaseProvider | None, traffic: Traffic
-) -> Outcome | Skip:
-    name = _name(listing)
-    place = (hub.name, listing.repo, listing.subfolder)
-    known = zoo.get(*place, branch=listing.branch)
-    if known is not None and known.revision == listing.revision:
-        if known.gone:
-            for part in zoo.parts(known):
-                zoo.mark(part, gone=False)
-        return "unchanged"
-    skipped = zoo.get_skip(*place, branch=listing.branch)
-    if skipped is not None and skipped.revision == listing.revision:
-        return skipped
-    bundle = hub.open(listing)
-    try:
-        adapters = _read(listing, bundle, base_tensors)
-        base = adapters[0].base
-        if bases and base not in {canonical_name(wanted) for wanted in bases}:
-            # A matter of this query, not of the adapter: nothing is remembered.
-            return Skip(name, listing.revision, "other base", base)
-        signatures = [sign_adapter(adapter) for adapter in adapters]
-        card = read_card(listing, bundle)
-        sources = [_source(hub, listing, adapter, card, first=adapter is adapters[0]) for adapter in adapters]
-        del adapters  # of a large model, hundreds of megabytes that storing the signatures can do without
-    except AdapterError as error:
-        skip = Skip(name, listing.revision, error.reason, error.detail)
-        if error.lasting:
-            zoo.put_skip(*place, skip, branch=listing.branch)
-        return skip
-    finally:
-        traffic.add(bundle.traffic)
-    first, *others = zip(sources, signatures, strict=True)
-    zoo.put(*first, *others)
-    return "added" if known is None else "updated"
-
-
-def _read(listing: Listing, bundle: Bundle, base_tensors: BaseProvider | None) -> tuple[Adapter, ...]:
-    """Read an adapter from its own files; only where that cannot be done, with the base model's tensors beside them.
-
-    So that all adapters of a method are described alike, whether or not somebody has the base model on disk.
-    """
-    try:
-        return read_adapters(listing, bundle)
-    except AdapterError as error:
-        if error.reason != "needs base":
-            raise
-        tensors = base_tensors(base_of(listing, bundle)) if base_tensors is not None else None
-        if tensors is None:
-            raise AdapterError(error.reason, error.detail, lasting=False) from error
-        return read_adapters(listing, bundle, base_tensors=tensors)
-
-
-def _name(listing: Listing) -> str:
-    whole = f"{listing.repo}/{listing.subfolder}" if listing.subfolder else listing.repo
-    return f"{whole}@{listing.branch}" if listing.branch else whole
-
-
-def _source(hub: Hub, listing: Listing, adapter: Adapter, card: CardFacts, *, first: bool) -> Source:
-    return Source(
-        hub=hub.name,
-        repo=listing.repo,
-        revision=listing.revision,
-        subfolder=listing.subfolder,
-        base=adapter.base,
-        method=adapter.method,
-        rank=max(len(delta.down) for delta in adapter.deltas),
-        card=card,
-        warnings=adapter.warnings,
-        location=listing.location,
-        variant=adapter.variant,
-        part=None if first else adapter.method,
-        branch=listing.branch,
-    )
-
-
-def _mark_gone(zoo: Zoo, stored: list[Source], seen: set[_Place], unmoved: set[str]) -> int:
-    """Mark what was not listed; the branches of a repository that has not moved are not listed again, and still there."""
-    gone = [
-        source
-        for source in stored
-        if (source.repo, source.subfolder, source.branch) not in seen and not (source.branch and source.repo in unmoved)
-    ]
-    for source in gone:
-        zoo.mark(source, gone=True)
-    return len(gone)

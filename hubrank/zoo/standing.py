@@ -1,0 +1,110 @@
+"""What the store holds of one hub, and what each listing means beside it: nothing to do, to be read, or gone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from hubrank.checkpoints.base_names import all_names
+from hubrank.hubs.protocol import Hub, Listing, Query
+from hubrank.zoo.store import Skip, Zoo
+from hubrank.zoo.work import wanted_bases
+
+if TYPE_CHECKING:
+    from hubrank.types import Source
+
+__all__ = ["OTHER_BASE", "Place", "Standing", "Verdict", "is_local", "name_of", "place_of"]
+
+Place: TypeAlias = tuple[str, str | None, str | None]
+Verdict: TypeAlias = Literal["new", "changed", "unchanged", "back", "skipped"]
+
+OTHER_BASE = "other base"
+
+
+def is_local(hub: Hub) -> bool:
+    """Whether listing a hub asks no network: a folder, or a class of its own that says so with an attribute ``local``."""
+    return bool(getattr(hub, "local", hub.name.startswith("folder:")))
+
+
+def place_of(listing: Listing) -> Place:
+    """Where an adapter lies in its hub."""
+    return listing.repo, listing.subfolder, listing.branch
+
+
+def name_of(listing: Listing) -> str:
+    """What its source is called, see :class:`hubrank.types.Source`."""
+    whole = f"{listing.repo}/{listing.subfolder}" if listing.subfolder else listing.repo
+    return f"{whole}@{listing.branch}" if listing.branch else whole
+
+
+class Standing:
+    """What is stored of a hub when a sync begins.
+
+    Attributes:
+        known: repositories all of whose adapters, on branches too, were dealt with at a revision, and are still there.
+    """
+
+    def __init__(self, zoo: Zoo, hub: Hub, query: Query) -> None:
+        self._zoo, self._hub, self._query = zoo, hub, query
+        self._bases = wanted_bases(query.bases)
+        self._sources: dict[Place, list[Source]] = defaultdict(list)
+        gone = set()
+        for source in zoo.sources(gone=True):
+            if source.hub == hub.name:
+                self._sources[source.repo, source.subfolder, source.branch].append(source)
+                if source.gone:
+                    gone.add(source.repo)
+        # Where something went, branches are asked for again: it may have come back.
+        self.known = frozenset((repo, sha) for repo, sha in zoo.repos(hub.name).items() if repo not in gone)
+        self._seen: set[Place] = set()
+        self._unmoved: set[str] = set()
+
+    def sources(self, listing: Listing) -> list[Source]:
+        """What is stored of an adapter: the parts of its file, the first of them first."""
+        return sorted(self._sources.get(place_of(listing), ()), key=lambda source: source.part or "")
+
+    def see(self, listing: Listing) -> bool:
+        """Note that an adapter is there; False if that was known, because a hub lists it twice."""
+        place = place_of(listing)
+        if place in self._seen:
+            return False
+        self._seen.add(place)
+        if listing.branch is None and (listing.repo, listing.revision) in self.known:
+            self._unmoved.add(listing.repo)
+        return True
+
+    def judge(self, listing: Listing) -> tuple[Verdict, Skip | None]:
+        """What a listing means; with ``skipped``, what is remembered of it."""
+        stored = self.sources(listing)
+        if stored and stored[0].revision == listing.revision:
+            return ("back" if any(source.gone for source in stored) else "unchanged"), None
+        skip = self._zoo.get_skip(self._hub.name, listing.repo, listing.subfolder, branch=listing.branch)
+        if skip is not None and skip.revision == listing.revision and not self._wanted_now(skip):
+            return "skipped", skip
+        return ("changed" if stored else "new"), None
+
+    def _wanted_now(self, skip: Skip) -> bool:
+        """An adapter of another base is no worse for that: it is read as soon as somebody wants that base."""
+        return skip.reason == OTHER_BASE and (not self._bases or skip.detail in self._bases)
+
+    def gone(self) -> list[Source]:
+        """What is stored and was not listed, once a listing has come to its end.
+
+        Only where the listing would have had it: not under a query that leaves some of the hub out. One of some bases leaves
+        out what is not tagged with them, so there only a source whose card had such a tag when it was read can be missed.
+        The branches of a repository that has not moved are not listed again, and still there.
+        """
+        query = self._query if not is_local(self._hub) else replace(self._query, bases=())  # a folder is listed whole
+        if not replace(query, bases=()).everything:
+            return []
+        tags = {f"base_model:adapter:{name}".lower() for base in query.bases for name in all_names(base)}
+        return [source for source in self._missed() if not tags or tags & {tag.lower() for tag in source.card.tags}]
+
+    def _missed(self) -> Iterable[Source]:
+        for (repo, _, branch), sources in self._sources.items():
+            for source in sources:
+                there = (repo, source.subfolder, branch) in self._seen or (branch and repo in self._unmoved)
+                if not source.gone and not there:
+                    yield source
