@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hubrank.hubs.protocol import Bundle, Traffic
 
@@ -90,7 +90,7 @@ class HeldBundle:
         self._hold(name, stop - start)
         return self._keep((name, start, stop), self._bundle.read_range(name, start, stop))
 
-    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Iterable[bytes]:
         """Several ranges of one file."""
         self._hold(name, sum(stop - start for start, stop in ranges))
         return self._bundle.read_ranges(name, ranges)

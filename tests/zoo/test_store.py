@@ -15,7 +15,7 @@ import platformdirs
 import pytest
 
 from hubrank.errors import StoreDamagedError, StoreError, StoreLockedError, UsageError
-from hubrank.zoo import store
+from hubrank.zoo import database, store
 from hubrank.zoo.store import CACHE_TAG, Skip, Zoo, cache_folder, source_id
 from tests.builders import dense, make_source, random_signature
 
@@ -150,15 +150,14 @@ def test_skips_are_remembered_until_the_adapter_is_read_or_the_reader_is_better(
     assert zoo.get_skip("hf", "org/one", None) is None
 
 
-def test_a_put_that_fails_half_way_leaves_nothing(zoo, monkeypatch):
+def test_a_put_on_a_full_disk_leaves_what_was_there(zoo):
     zoo.put(make_source(), random_signature(0))
-
-    def full(signature):
-        raise sqlite3.OperationalError("database or disk is full")
-
-    monkeypatch.setattr(store, "encode_signature", full)
+    execute = zoo._database._cache._sql
+    ((pages,),) = execute("PRAGMA page_count").fetchall()
+    execute(f"PRAGMA max_page_count = {pages}").fetchall()
     with pytest.raises(StoreError, match="free some space"):
-        zoo.put(make_source("org/two"), random_signature(1))
+        zoo.put(make_source("org/two"), random_signature(1, d_out=4000))
+    execute("PRAGMA max_page_count = 100000").fetchall()
     assert [s.name for s in zoo.sources()] == ["org/one"]
     assert zoo.generation == 1
     assert zoo.verify() == []
@@ -370,7 +369,7 @@ def test_a_killed_process_leaves_what_it_had_stored(tmp_path):
 
 
 def test_a_store_that_another_holds_is_locked_not_damaged(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "_LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(database, "LOCK_SECONDS", 0.1)
     with Zoo(tmp_path / "cache", create=True) as zoo:
         zoo.put(make_source(), random_signature(0))
         other = sqlite3.connect(tmp_path / "cache" / "zoo" / "cache.db", isolation_level=None)
