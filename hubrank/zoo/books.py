@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from hubrank.hubs.protocol import Listing
 from hubrank.zoo.standing import OTHER_BASE, Standing, name_of
-from hubrank.zoo.store import Skip, Zoo
+from hubrank.zoo.store import DealtWith, Skip, Zoo
 from hubrank.zoo.work import Kept, OtherBase, Refused, Signed, Unanswered
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class _Repo:
     pending: int = 0
     listed: bool = False  # to its end
     whole: bool = True  # nothing about it may be otherwise tomorrow
+    others: bool = False  # it has adapters of bases that were not asked for
 
 
 class Books:
@@ -50,8 +51,8 @@ class Books:
     again, so that no kill can lose one.
     """
 
-    def __init__(self, zoo: Zoo, hub: str, standing: Standing) -> None:
-        self._zoo, self._hub, self._standing = zoo, hub, standing
+    def __init__(self, zoo: Zoo, hub: str, standing: Standing, bases: frozenset[str]) -> None:
+        self._zoo, self._hub, self._standing, self._bases = zoo, hub, standing, bases
         self._repos: dict[str, _Repo] = {}
         self._listing = ""
 
@@ -80,7 +81,7 @@ class Books:
 
     def skipped(self, listing: Listing, skip: Skip) -> Settled:
         """It is known that it cannot be read."""
-        return self._settled(listing, Settled("skipped", skip), for_good=skip.reason != OTHER_BASE)
+        return self._settled(listing, Settled("skipped", skip), for_good=True)
 
     def done(self, listing: Listing, outcome: Outcome) -> Settled:
         """It has been worked on."""
@@ -92,7 +93,7 @@ class Books:
             case Kept(card):
                 return self._settled(listing, self._kept(listing, card), for_good=True)
             case OtherBase(base):
-                return self._skip(listing, OTHER_BASE, base, remember=True, for_good=False)
+                return self._skip(listing, OTHER_BASE, base, remember=True, for_good=True)
             case Refused(reason, detail, lasting):
                 return self._skip(listing, reason, detail, remember=lasting, for_good=lasting)
             case Unanswered(message):
@@ -118,6 +119,7 @@ class Books:
         repo = self._repos[listing.repo]
         repo.pending -= 1
         repo.whole = repo.whole and for_good
+        repo.others |= settled.skip is not None and settled.skip.reason == OTHER_BASE
         self._close(listing.repo, repo)
         return settled
 
@@ -126,4 +128,4 @@ class Books:
             return
         del self._repos[name]
         if repo.whole and repo.revision is not None and (name, repo.revision) not in self._standing.known:
-            self._zoo.put_repo(self._hub, name, repo.revision)
+            self._zoo.put_repo(self._hub, name, DealtWith(repo.revision, self._bases if repo.others else None))

@@ -57,7 +57,11 @@ class Standing:
                 if source.gone:
                     gone.add(source.repo)
         # Where something went, branches are asked for again: it may have come back.
-        self.known = frozenset((repo, sha) for repo, sha in zoo.repos(hub.name).items() if repo not in gone)
+        self.known = frozenset(
+            (repo, dealt.revision)
+            for repo, dealt in zoo.repos(hub.name).items()
+            if repo not in gone and (dealt.bases is None or (self._bases and self._bases <= dealt.bases))
+        )
         self._seen: set[Place] = set()
         self._unmoved: set[str] = set()
 

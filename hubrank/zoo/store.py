@@ -5,7 +5,7 @@ Keys, all in one diskcache (SQLite) database::
     source/ID        JSON of the Source
     signature/ID     the Signature, see hubrank.signatures.encoding
     skip/ID          JSON {"revision", "reader", "name", "reason", "detail"}: what was looked at and could not be read
-    repo/ID          JSON {"hub", "repo", "revision", "reader"}: all of the repository, branches too, was dealt with
+    repo/ID          JSON {"hub", "repo", "revision", "bases", "reader"}: all of the repository, branches too, was dealt with
     generation       a counter that every change of the sources raises; packed matrices remember the one they were built at
 
 ID is a hash of (hub, repo, subfolder, branch, part), so no text from a hub is ever a path or a query. All but the generation
@@ -30,7 +30,18 @@ from hubrank.zoo.codec import decode_source, encode_source
 from hubrank.zoo.database import Database
 from hubrank.zoo.place import CACHE_TAG, cache_folder, clear_store
 
-__all__ = ["CACHE_TAG", "PARTS", "Record", "Skip", "Zoo", "cache_folder", "clear_store", "identity_of", "source_id"]
+__all__ = [
+    "CACHE_TAG",
+    "PARTS",
+    "DealtWith",
+    "Record",
+    "Skip",
+    "Zoo",
+    "cache_folder",
+    "clear_store",
+    "identity_of",
+    "source_id",
+]
 
 PARTS = ("lora", "bottleneck", "prefix", "prompt", "ia3", "bias", "rotation", "reft")
 """What a further part of a file may be: its method."""
@@ -63,6 +74,14 @@ class Record:
 
     source: Source
     signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DealtWith:
+    """At which revision of its default branch a repository was dealt with, and for which bases; None for all."""
+
+    revision: str
+    bases: frozenset[str] | None = None
 
 
 class Zoo:
@@ -231,19 +250,21 @@ class Zoo:
         self._database.delete(*found)
         return len(found)
 
-    def put_repo(self, hub: str, repo: str, revision: str) -> None:
-        """Remember that all adapters of a repository were dealt with at a revision of its default branch."""
-        value = {"hub": hub, "repo": repo, "revision": revision, "reader": READER_VERSION}
+    def put_repo(self, hub: str, repo: str, dealt: DealtWith) -> None:
+        """Remember that all adapters of a repository, on its branches too, were dealt with."""
+        bases = None if dealt.bases is None else sorted(dealt.bases)
+        value = {"hub": hub, "repo": repo, "revision": dealt.revision, "bases": bases, "reader": READER_VERSION}
         self._database.set(f"repo/{source_id(hub, repo, None)}", json.dumps(value).encode())
 
-    def repos(self, hub: str) -> dict[str, str]:
-        """The revision of each repository of a hub that was dealt with whole by this version's reader."""
+    def repos(self, hub: str) -> dict[str, DealtWith]:
+        """The repositories of a hub that were dealt with whole by this version's reader."""
         found = {}
         for _, data in self._database.rows("repo/"):
             try:
                 value = json.loads(data)
                 if value["hub"] == hub and value["reader"] == READER_VERSION:
-                    found[str(value["repo"])] = str(value["revision"])
+                    bases = None if value["bases"] is None else frozenset(str(base) for base in value["bases"])
+                    found[str(value["repo"])] = DealtWith(str(value["revision"]), bases)
             except (ValueError, KeyError, TypeError) as error:
                 raise self._database.damaged("a repository's record cannot be read") from error
         return found
