@@ -91,5 +91,5 @@ def _sound(one: Factors) -> bool:
         return False
     if (one.spectrum < 0).any() or (one.s < 0).any():
         return False
-    lengths = [np.linalg.norm(side, axis=0) for side in (one.u, one.v)]
+    lengths = [np.linalg.norm(side.astype(np.float64), axis=0) for side in (one.u, one.v)]
     return all(((length > 0.8) & (length < 1.2)).all() for length in lengths)
