@@ -53,8 +53,7 @@ def test_a_flipped_bit_in_the_database_is_found_by_verify_and_by_reading(tmp_pat
             change(zoo, key, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
             assert zoo.verify()
             with Zoo(tmp_path) as other, pytest.raises(StoreDamagedError, match="hubrank cache clear"):
-                other.sources()
-                other.signature(source)
+                [other.signature(found) for found in other.sources()]
         change(zoo, key, data)
         assert zoo.verify() == []
 
