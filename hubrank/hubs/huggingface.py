@@ -33,6 +33,7 @@ _MARKERS = ("adapter_config.json", "hubrank.json")
 _BY_RANGES = (".safetensors", ".md")
 _MAX_ANSWER = 16_000_000
 _LASTING = frozenset({"file too large"})
+_UNKNOWN = "(branches)"  # no branch can be called so
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -113,15 +114,19 @@ class HuggingFaceHub:
         asked = (self.transport, self.endpoint, model.id)
         try:
             branches = ask_branches(*asked, traffic=self.traffic)
-        except HubAnswerError:  # gone since it was listed: what is wrong with it is said where it is read
+        except HubAnswerError as error:  # a listing that says so: whoever marks what is gone must know
+            yield Listing(model.id, model.sha, None, {}, branch=_UNKNOWN, closed=error.reason)
             return
         for branch, commit in branches.items():
             if commit == model.sha:
                 continue
-            with contextlib.suppress(HubAnswerError):
+            try:
                 found = ask_model(*asked, commit, traffic=self.traffic)
-                for listing in listings(found):
-                    yield replace(listing, branch=branch)
+            except HubAnswerError as error:
+                yield Listing(model.id, commit, None, {}, branch=branch, closed=error.reason)
+                continue
+            for listing in listings(found):
+                yield replace(listing, branch=branch)
 
 
 class HubBundle:

@@ -129,7 +129,7 @@ class Drive:
             self._tally.failed.append((self._hub.name, "; ".join(self._failures)))
         if self._complete:
             gone = self._standing.gone()
-            self._zoo.revise(*(replace(source, gone=True) for source in gone))
+            self._zoo.retire(*gone, repos=self._standing.gone_whole())
             self._tally.removed += len(gone)
 
     def _feed(self) -> None:

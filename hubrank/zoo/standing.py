@@ -43,27 +43,23 @@ class Standing:
     """What is stored of a hub when a sync begins.
 
     Attributes:
-        known: repositories all of whose adapters, on branches too, were dealt with at a revision, and are still there.
+        known: repositories all of whose adapters, on branches too, were dealt with at a revision.
     """
 
     def __init__(self, zoo: Zoo, hub: Hub, query: Query) -> None:
         self._zoo, self._hub, self._query = zoo, hub, query
         self._bases = wanted_bases(query.bases)
         self._sources: dict[Place, list[Source]] = defaultdict(list)
-        gone = set()
         for source in zoo.sources(gone=True):
             if source.hub == hub.name:
                 self._sources[source.repo, source.subfolder, source.branch].append(source)
-                if source.gone:
-                    gone.add(source.repo)
-        # Where something went, branches are asked for again: it may have come back.
         self.known = frozenset(
             (repo, dealt.revision)
             for repo, dealt in zoo.repos(hub.name).items()
-            if repo not in gone and (dealt.bases is None or (self._bases and self._bases <= dealt.bases))
+            if dealt.bases is None or (self._bases and self._bases <= dealt.bases)
         )
         self._seen: set[Place] = set()
-        self._unmoved: set[str] = set()
+        self._partly: set[str] = set()
 
     def sources(self, listing: Listing) -> list[Source]:
         """What is stored of an adapter: the parts of its file, the first of them first."""
@@ -75,8 +71,8 @@ class Standing:
         if place in self._seen:
             return False
         self._seen.add(place)
-        if listing.branch is None and (listing.repo, listing.revision) in self.known:
-            self._unmoved.add(listing.repo)
+        if listing.closed is not None or (listing.branch is None and (listing.repo, listing.revision) in self.known):
+            self._partly.add(listing.repo)
         return True
 
     def judge(self, listing: Listing) -> tuple[Verdict, Skip | None]:
@@ -98,7 +94,8 @@ class Standing:
 
         Only where the listing would have had it: not under a query that leaves some of the hub out. One of some bases leaves
         out what is not tagged with them, so there only a source whose card had such a tag when it was read can be missed.
-        The branches of a repository that has not moved are not listed again, and still there.
+        The branches of a repository that has not moved are not listed again, and still there; so may those of one that is
+        closed to us, or did not answer for them.
         """
         query = self._query if not is_local(self._hub) else replace(self._query, bases=())  # a folder is listed whole
         if not replace(query, bases=()).everything:
@@ -106,9 +103,13 @@ class Standing:
         tags = {f"base_model:adapter:{name}".lower() for base in query.bases for name in all_names(base)}
         return [source for source in self._missed() if not tags or tags & {tag.lower() for tag in source.card.tags}]
 
+    def gone_whole(self) -> set[str]:
+        """Repositories nothing of which was listed."""
+        return {repo for repo, _, _ in self._sources} - {repo for repo, _, _ in self._seen}
+
     def _missed(self) -> Iterable[Source]:
         for (repo, _, branch), sources in self._sources.items():
             for source in sources:
-                there = (repo, source.subfolder, branch) in self._seen or (branch and repo in self._unmoved)
+                there = (repo, source.subfolder, branch) in self._seen or (branch and repo in self._partly)
                 if not source.gone and not there:
                     yield source

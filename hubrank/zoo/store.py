@@ -15,11 +15,10 @@ are sealed, see :mod:`hubrank.zoo.sealed`.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from hubrank.checkpoints.reader import READER_VERSION
@@ -29,6 +28,7 @@ from hubrank.types import Signature, Source
 from hubrank.zoo.codec import decode_source, encode_source
 from hubrank.zoo.database import Database
 from hubrank.zoo.place import CACHE_TAG, cache_folder, clear_store
+from hubrank.zoo.records import PARTS, DealtWith, Record, Skip, identity_of, source_id
 
 __all__ = [
     "CACHE_TAG",
@@ -42,46 +42,6 @@ __all__ = [
     "identity_of",
     "source_id",
 ]
-
-PARTS = ("lora", "bottleneck", "prefix", "prompt", "ia3", "bias", "rotation", "reft")
-"""What a further part of a file may be: its method."""
-
-
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """An adapter that was looked at and could not be read."""
-
-    name: str
-    revision: str
-    reason: str
-    detail: str
-
-
-def source_id(hub: str, repo: str, subfolder: str | None, *, branch: str | None = None, part: str | None = None) -> str:
-    """The ID of a source in the store: 32 hex digits."""
-    words = (hub, repo, subfolder or "", *((f"@{branch}",) if branch else ()), *((f"#{part}",) if part else ()))
-    return hashlib.sha256("\0".join(words).encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def identity_of(source: Source) -> str:
-    """The ID of a source in the store."""
-    return source_id(source.hub, source.repo, source.subfolder, branch=source.branch, part=source.part)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A source and its signature as the store keeps it, see :mod:`hubrank.signatures.encoding`."""
-
-    source: Source
-    signature: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class DealtWith:
-    """At which revision of its default branch a repository was dealt with, and for which bases; None for all."""
-
-    revision: str
-    bases: frozenset[str] | None = None
 
 
 class Zoo:
@@ -206,6 +166,20 @@ class Zoo:
     def mark(self, source: Source, *, gone: bool) -> None:
         """Keep a source that left its hub, marked, or take the mark off again."""
         self.revise(replace(source, gone=gone))
+
+    def retire(self, *sources: Source, repos: Collection[str] = ()) -> None:
+        """Mark sources as gone from their hub, in one transaction.
+
+        Args:
+            repos: those of them that went whole: if one comes back, its branches are to be asked for.
+        """
+        if not sources:
+            return
+        with self._database.writing() as writing:
+            for source in sources:
+                writing.set(f"source/{identity_of(source)}", encode_source(replace(source, gone=True)))
+                if source.repo in repos:
+                    writing.delete(f"repo/{source_id(source.hub, source.repo, None)}")
 
     def remove(self, *sources: Source) -> None:
         """Forget sources, in one transaction; of their repositories too, so that a sync can bring them back."""

@@ -130,6 +130,8 @@ def work_on(job: Job, *, base_tensors: BaseProvider | None = None, gate: Gate | 
 
 def _outcome(job: Job, bundle: HeldBundle, base_tensors: BaseProvider | None) -> Outcome:
     listing = job.listing
+    if listing.closed is not None and not listing.files:
+        raise AdapterError(listing.closed, "the hub did not say what is there", lasting=False)
     if job.former is not None and _same_files(job.former, listing, bundle):
         return Kept(read_card(listing, bundle))
     if job.bases and (CONFIG in listing.files or MANIFEST in listing.files):
