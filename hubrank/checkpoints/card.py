@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from hubrank.hubs.yaml_text import parse_yaml
 from hubrank.types import CardFacts, Metric
 
 __all__ = ["MAX_CARD_BYTES", "base_on_card", "card_facts", "front_matter", "plain"]
@@ -15,7 +16,6 @@ MAX_CARD_BYTES = 1_000_000
 _MAX_FRONT = 64_000
 _MAX_TEXT = 96
 _MAX_ITEMS = 12
-_MAX_DEPTH = 32
 _FRONT = re.compile(rb"\A(?:\xef\xbb\xbf)?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 # Where a task name says nothing, being what nearly every card has.
 _EMPTY_TASKS = ("text-classification", "text-generation", "feature-extraction", "generator", "unknown", "custom")
@@ -26,29 +26,8 @@ def front_matter(readme: bytes) -> Mapping[str, Any]:
     match = _FRONT.match(readme[: _MAX_FRONT + 16])
     if match is None:
         return {}
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        if _hostile(yaml.parse(match[1], Loader=loader)):
-            return {}
-        value = yaml.load(match[1], Loader=loader)  # noqa: S506 -- both are safe loaders
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError, AttributeError, LookupError, TypeError):
-        # PyYAML's constructors trip over bad scalars under explicit tags (!!int "", !!timestamp x) in all of these ways.
-        return {}
+    value = parse_yaml(match[1])
     return value if isinstance(value, dict) else {}
-
-
-def _hostile(events: Iterable[Any]) -> bool:
-    """Nesting that overruns the C stack of libyaml's composer, and merge keys, which multiply with every level."""
-    depth = 0
-    for event in events:
-        kind = type(event).__name__
-        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
-        merges = kind == "ScalarEvent" and (event.value == "<<" or str(event.tag).endswith(":merge"))
-        if merges or depth > _MAX_DEPTH:
-            return True
-    return False
 
 
 def card_facts(front: Mapping[str, Any]) -> CardFacts:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hubrank.checkpoints.dtypes import BYTES
-from hubrank.checkpoints.zip_file import ZipFile
 from hubrank.errors import AdapterError
+from hubrank.hubs.zip_file import ZipFile
 
 if TYPE_CHECKING:
     from hubrank.types import FloatArray

@@ -18,8 +18,8 @@ from numpy.lib.stride_tricks import as_strided
 
 from hubrank.checkpoints.dtypes import BYTES, FLOATS, float32, stored
 from hubrank.checkpoints.torch_pickle import View, run_pickle
-from hubrank.checkpoints.zip_file import Member, ZipFile, member_payload
 from hubrank.errors import AdapterError
+from hubrank.hubs.zip_file import Member, ZipFile, member_payload
 
 if TYPE_CHECKING:
     from hubrank.types import FloatArray

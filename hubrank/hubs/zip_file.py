@@ -7,6 +7,7 @@ after the other. Overlapping members, the way to pack petabytes into kilobytes, 
 
 from __future__ import annotations
 
+import stat
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -24,14 +25,15 @@ _MAX_RATIO = 1040  # deflate cannot do better than 1032 to 1
 _BLOCK = 1 << 20
 _END, _END64, _LOCATOR64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
 _CENTRAL, _LOCAL = struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
-_STORED, _DEFLATED = 0, 8
+_STORED, _DEFLATED, _UNIX = 0, 8, 3
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """One member. Its local header starts at ``start``; all of it lies before ``stop``.
 
-    ``packed`` and ``size`` are its bytes in the file and when inflated; they are equal where ``stored``.
+    ``packed`` and ``size`` are its bytes in the file and when inflated; they are equal where ``stored``. ``plain`` says that
+    it is an ordinary file, as far as the directory tells: no link, no device.
     """
 
     stored: bool
@@ -40,6 +42,7 @@ class Member:
     crc: int
     start: int
     stop: int
+    plain: bool = True
 
 
 class ZipFile:
@@ -136,8 +139,8 @@ def _parse_directory(data: bytes, count: int, directory: int) -> dict[str, Membe
     for _ in range(count):
         if len(data) - at < _CENTRAL.size:
             raise AdapterError("damaged file", "the zip file's directory is cut short")
-        signature, _, _, flags, method, _, _, crc, packed, size, n, extra, comment, _, _, _, start = _CENTRAL.unpack_from(
-            data, at
+        signature, made, _, flags, method, _, _, crc, packed, size, n, extra, comment, _, _, attributes, start = (
+            _CENTRAL.unpack_from(data, at)
         )
         names = at + _CENTRAL.size
         at = names + n + extra + comment
@@ -148,17 +151,24 @@ def _parse_directory(data: bytes, count: int, directory: int) -> dict[str, Membe
         size, packed, start = _wide(data[names + n : names + n + extra], [size, packed, start])
         if packed > directory or size > (packed if method == _STORED else packed * _MAX_RATIO):
             raise AdapterError("unsafe file", "a member of the zip file claims more bytes than it can hold")
-        entries.append((start, data[names : names + n].decode("utf-8", "replace"), method == _STORED, packed, size, crc))
+        name = data[names : names + n].decode("utf-8", "replace")
+        entries.append((start, name, method == _STORED, packed, size, crc, _ordinary(made, attributes)))
     entries.sort()
     starts = [entry[0] for entry in entries] + [directory]
     members = {}
-    for (start, name, stored, packed, size, crc), stop in zip(entries, starts[1:], strict=True):
+    for (start, name, stored, packed, size, crc, plain), stop in zip(entries, starts[1:], strict=True):
         if start + _LOCAL.size + packed > stop:
             raise AdapterError("unsafe file", "members of the zip file overlap")
-        members[name] = Member(stored, packed, size, crc, start, stop)
+        members[name] = Member(stored, packed, size, crc, start, stop, plain)
     if len(members) != count:
         raise AdapterError("damaged file", "two members of the zip file share a name")
     return members
+
+
+def _ordinary(made: int, attributes: int) -> bool:
+    """Whether an entry is a file or a folder: made on Unix, it says of which type in the upper half of its attributes."""
+    kind = stat.S_IFMT(attributes >> 16) if made >> 8 == _UNIX else 0
+    return kind in (0, stat.S_IFREG, stat.S_IFDIR)
 
 
 def _wide(extra: bytes, fields: list[int]) -> list[int]:
