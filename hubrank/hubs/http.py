@@ -74,6 +74,7 @@ class Transport:
         home: address of the hub; the token goes there (same scheme, host and port) and nowhere else.
         token: of the user, or None.
         budget: counts the requests; one of our own where it is None.
+        permit: raises HubAnswerError where an address, be it a redirect's, must not be asked; None for any of the web.
         sleep: instead of waiting; for tests.
     """
 
@@ -84,6 +85,7 @@ class Transport:
         token: str | None = None,
         budget: Budget | None = None,
         patience: Patience | None = None,
+        permit: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
@@ -94,6 +96,7 @@ class Transport:
         self._bearer = Bearer(token) if token else None
         self._budget: Budget = budget or RateBudget(WITH_TOKEN if token else ANONYMOUS, clock=clock)
         self._patience = patience or Patience()
+        self._permit = permit
         self._clock, self._sleep = clock, sleep
         self._outage = Outage(clock=clock)
         self._sessions = Sessions()
@@ -216,6 +219,8 @@ class Transport:
         from urllib3.exceptions import HTTPError
 
         self.check()
+        if self._permit is not None:
+            self._permit(url)
         self._outage.check(server)
         while (seconds := self._budget.acquire(server[1], kind_of(url))) > 0:
             tries.wait_for_budget(seconds)
