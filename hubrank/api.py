@@ -155,12 +155,20 @@ def open_hub(name: str | Path, *, budget: Budget | None = None) -> Hub:
         budget: counts the requests of a hub on the network, where that is not for it alone to do.
 
     Raises:
-        HubError: it is a folder that is not there.
+        HubError: it is a folder that is not there, or holds no index where one is meant.
     """
     if name == "hf":
         from hubrank.hubs.huggingface import HuggingFaceHub
 
         return HuggingFaceHub(budget=budget)
+    if name == "adapterhub":
+        from hubrank.hubs.adapterhub import AdapterHub
+
+        return AdapterHub(budget=budget)
+    if isinstance(name, str) and (name == "zips" or name.startswith("zips:")):
+        from hubrank.hubs.adapterhub import open_zips
+
+        return open_zips(name, budget=budget)
     return FolderHub(name)
 
 

@@ -97,9 +97,9 @@ class Source:
     """A published adapter.
 
     Attributes:
-        hub: ``hf``, ``adapterhub``, or ``folder:PATH``.
+        hub: ``hf`` (AdapterHub's too), ``zips``, ``zips:WHERE`` or ``folder:PATH``.
         repo: ``org/name``.
-        revision: commit sha, or for a folder the sha1 of the files that were read.
+        revision: commit sha, or for a folder the sha1 of the files that were read, or of what an index says.
         subfolder: where in the repository the adapter lies; None for its root.
         branch: which branch it is on; None for the default one.
         base: id of the base model the adapter was trained on.
@@ -107,7 +107,7 @@ class Source:
         rank: the largest rank among its sites.
         card: what its card says.
         warnings: what a user should know before trusting it.
-        location: for a folder hub, the adapter's folder.
+        location: for a folder hub, the adapter's folder; of a zip file, its address and after a ``#`` its hashes.
         gone: no longer upstream.
         variant: the method in full, such as ``loha``; empty where ``method`` says it all.
         part: where one file holds several methods that were trained together, which of them after the first; else None.

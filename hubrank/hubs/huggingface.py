@@ -23,10 +23,12 @@ from hubrank.hubs.model_list import PAGE, Model, Search, ask_branches, ask_model
 from hubrank.hubs.protocol import Listing, Query, Traffic
 from hubrank.hubs.ranged_files import MAX_WHOLE, RangedFile
 
-__all__ = ["HubBundle", "HuggingFaceHub", "listings"]
+__all__ = ["VERSIONED", "HubBundle", "HuggingFaceHub", "listings"]
 
-_VERSIONED = "adapter-transformers"
-_TAGS = ("peft", _VERSIONED)
+VERSIONED = "adapter-transformers"
+"""The tag of repositories of the ``adapters`` library, which keep versions on branches."""
+
+_TAGS = ("peft", VERSIONED)
 # What makes a folder of a repository an adapter's.
 _MARKERS = ("adapter_config.json", "hubrank.json")
 # Read from their beginning: safetensors by ranges, cards as far as they matter. Everything else is fetched whole.
@@ -75,7 +77,7 @@ class HuggingFaceHub:
                     seen.add(model.id)
                     closed = self._closed(model)
                     yield from listings(model, closed=closed)
-                    if _VERSIONED in model.tags and closed is None and (model.id, model.sha) not in query.known:
+                    if self._versioned(model) and closed is None and (model.id, model.sha) not in query.known:
                         yield from self._branches(model)
                 if query.min_downloads is not None and page and page[-1].downloads < query.min_downloads:
                     break  # those that follow have no more
@@ -92,7 +94,7 @@ class HuggingFaceHub:
         """Adapters of peft by the tag that names their base; those of ``adapters`` seldom have it, but are few."""
         found = []
         for tag in self._tags:
-            narrow = tag != _VERSIONED and query.bases
+            narrow = tag != VERSIONED and query.bases
             for base in query.bases if narrow else ("",):
                 for search in searches(query, [tag]):
                     more = (f"base_model:adapter:{base}",) if base else ()
@@ -104,6 +106,10 @@ class HuggingFaceHub:
         if query.limit is not None and replace(query, bases=(), limit=None, known=frozenset()).everything:
             page = min(PAGE, max(20, query.limit - count))  # hardly any of them will be left out here
         return list_models(self.transport, self.endpoint, search, traffic=self.traffic, page=page)
+
+    def _versioned(self, model: Model) -> bool:
+        """Whether its branches are versions."""
+        return VERSIONED in model.tags
 
     def _closed(self, model: Model) -> str | None:
         if model.disabled:

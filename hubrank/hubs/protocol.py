@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Bundle", "Hub", "Listing", "Query", "Stoppable", "Traffic"]
+__all__ = ["Bundle", "Hub", "Listing", "Partial", "Query", "Stoppable", "Traffic"]
 
 
 @dataclass(slots=True)
@@ -160,6 +160,13 @@ class Hub(Protocol):
 
     def open(self, listing: Listing) -> Bundle:
         """The files of one adapter."""
+
+
+@runtime_checkable
+class Partial(Protocol):
+    """A hub that lists only some of what is stored under its name: what it does not list is not gone for that."""
+
+    partial: bool
 
 
 @runtime_checkable

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hubrank.errors import AdapterError, HubError
-from hubrank.hubs.protocol import Query
 from hubrank.hubs.yaml_text import parse_yaml
-from hubrank.hubs.zip_index import MAX_ENTRY_BYTES, Entry, fits, listed_entry, parse_entry, repo_of
+from hubrank.hubs.zip_index import MAX_ENTRY_BYTES, Entry, listed_entry, parse_entry, repo_of
 
 __all__ = ["Found", "Get", "find_index", "folder_entries", "remote_entries"]
 
@@ -28,13 +27,12 @@ Get = Callable[[str, int], bytes]
 class Found:
     """What stands in the index under one name; ``entry`` is None where it is malformed.
 
-    ``whole`` says that all its versions are there: of an entry that has not moved, only what tells so is looked at.
+    Of an entry on the web that has not changed, it has the default version alone, without its place.
     """
 
     repo: str
     entry: Entry | None
     digest: str = ""
-    whole: bool = True
 
 
 def find_index(root: Path) -> tuple[Path, tuple[str, ...]]:
@@ -72,8 +70,14 @@ def folder_entries(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Found]:
         yield Found(repo, parse_entry(repo, value), _digest(raw))
 
 
-def remote_entries(address: str, get: Get, query: Query) -> Iterator[Found]:
-    """The wanted entries of a ``dist/v2`` on the web: one request for the list, and one for each that is new or has moved.
+def remote_entries(
+    address: str, get: Get, wanted: Callable[[Entry], bool], known: frozenset[tuple[str, str]]
+) -> Iterator[Found]:
+    """The wanted entries of a ``dist/v2`` on the web: one request for the list, and one for each that is new or has changed.
+
+    Args:
+        wanted: asked of each line of the list.
+        known: see :class:`hubrank.hubs.protocol.Query`.
 
     Raises:
         HubError: it does not answer, or with something else than an index.
@@ -88,10 +92,10 @@ def remote_entries(address: str, get: Get, query: Query) -> Iterator[Found]:
             yield Found(f"all.json/{position}", None, "malformed")
         elif summary.repo not in seen:
             seen.add(summary.repo)
-            if not fits(summary, query):
+            if not wanted(summary):
                 continue
-            if (summary.repo, summary.revision(summary.versions[0])) in query.known:
-                yield Found(summary.repo, summary, whole=False)
+            if (summary.repo, summary.revision(summary.versions[0])) in known:
+                yield Found(summary.repo, summary)
             else:
                 yield _remote_entry(address, summary.repo, get)
 

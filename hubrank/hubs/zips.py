@@ -20,7 +20,7 @@ from hubrank.hubs.protocol import Listing, Query, Traffic
 from hubrank.hubs.replies import Fault
 from hubrank.hubs.zip_bundle import ZipBundle
 from hubrank.hubs.zip_catalogue import Found, find_index, folder_entries, remote_entries
-from hubrank.hubs.zip_index import MEMBERS, fits, listings
+from hubrank.hubs.zip_index import MEMBERS, Entry, fits, listings
 
 __all__ = ["INDEX", "ZipsHub"]
 
@@ -38,13 +38,13 @@ class ZipsHub:
     Args:
         index: a folder (a checkout of adapter-hub/Hub, or a copy of its ``dist/v2``) or the address of a ``dist/v2``; None for
             the archived one.
-        moved: says which entries' names are on the HF Hub by now, which are left out; None to list all.
+        moved: asks which entries, by name, are on the HF Hub by now; they are left out. None to list all.
 
     Raises:
         HubError: the folder is not there or holds no index; the address is none that is asked.
     """
 
-    def __init__(self, index: str | Path | None = None, *, moved: Callable[[], frozenset[str]] | None = None) -> None:
+    def __init__(self, index: str | Path | None = None, *, moved: Callable[[Traffic], frozenset[str]] | None = None) -> None:
         self.traffic = Traffic()
         self._moved = moved
         self._away: dict[str, int] = {}
@@ -68,14 +68,16 @@ class ZipsHub:
         Raises:
             HubError: the index's server does not answer, or with something else.
         """
-        moved = self._moved() if self._moved is not None else frozenset()
+        moved = self._moved(self.traffic) if self._moved is not None else frozenset()
+
+        def wanted(entry: Entry) -> bool:
+            return fits(entry, query) and _name_there(entry.repo) not in moved
+
         repos = 0
-        for found in self._entries(query):
+        for found in self._entries(wanted, query):
             if query.limit is not None and repos >= query.limit:
                 return
-            if found.repo.partition("/")[2].partition(".")[0] in moved:
-                continue
-            listed = list(_listed(found, query))
+            listed = list(_listed(found, wanted, query))
             repos += bool(listed)
             yield from listed
 
@@ -88,10 +90,10 @@ class ZipsHub:
         self._transport.stop()
         self._index_transport.stop()
 
-    def _entries(self, query: Query) -> Iterator[Found]:
+    def _entries(self, wanted: Callable[[Entry], bool], query: Query) -> Iterator[Found]:
         if self._folder is not None:
             return folder_entries(*self._found)
-        return remote_entries(self._address, self._get, query)
+        return remote_entries(self._address, self._get, wanted, query.known)
 
     def _get(self, url: str, limit: int) -> bytes:
         try:
@@ -144,10 +146,15 @@ class ZipsHub:
                 return
 
 
-def _listed(found: Found, query: Query) -> Iterator[Listing]:
+def _name_there(repo: str) -> str:
+    """What the migration called an entry on the HF Hub: its file's name up to the first dot (``migrate_to_hf.py``)."""
+    return repo.partition("/")[2].partition(".")[0]
+
+
+def _listed(found: Found, wanted: Callable[[Entry], bool], query: Query) -> Iterator[Listing]:
     if found.entry is None:
         # What cannot be understood is counted where everything is, and belongs to no narrower question.
         if Query(limit=query.limit, known=query.known) == query:
             yield Listing(found.repo, found.digest, None, dict.fromkeys(MEMBERS, -1))
-    elif fits(found.entry, query):
+    elif wanted(found.entry):
         yield from listings(found.entry)

@@ -23,6 +23,8 @@ def loading_lines(source: Source, base_folder: str | None = None) -> tuple[str, 
 
 
 def _shortest(location: str) -> str:
-    """A path below the current folder is written from there."""
+    """A path below the current folder is written from there; an address without the hashes that may follow it."""
+    if location.startswith(("https://", "http://")):
+        return location.partition("#")[0]
     relative = os.path.relpath(location)
     return location if relative.startswith(os.pardir) else relative

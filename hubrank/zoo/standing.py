@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from hubrank.checkpoints.base_names import all_names
-from hubrank.hubs.protocol import Hub, Listing, Query
+from hubrank.hubs.protocol import Hub, Listing, Partial, Query
 from hubrank.zoo.store import Skip, Zoo
 from hubrank.zoo.work import wanted_bases
 
@@ -92,11 +92,13 @@ class Standing:
     def gone(self) -> list[Source]:
         """What is stored and was not listed, once a listing has come to its end.
 
-        Only where the listing would have had it: not under a query that leaves some of the hub out. One of some bases leaves
-        out what is not tagged with them, so there only a source whose card had such a tag when it was read can be missed.
-        The branches of a repository that has not moved are not listed again, and still there; so may those of one that is
-        closed to us, or did not answer for them.
+        Only where the listing would have had it: not of a hub that lists a part of what is stored under its name, and not
+        under a query that leaves some of the hub out. One of some bases leaves out what is not tagged with them, so there only
+        a source whose card had such a tag when it was read can be missed. The branches of a repository that has not moved are
+        not listed again, and still there; so may those of one that is closed to us, or did not answer for them.
         """
+        if isinstance(self._hub, Partial):
+            return []
         query = self._query if not is_local(self._hub) else replace(self._query, bases=())  # a folder is listed whole
         if not replace(query, bases=()).everything:
             return []

@@ -151,7 +151,7 @@ def test_a_query_leaves_out_what_the_index_says_does_not_fit(web, tmp_path, quer
 
 def test_what_has_moved_to_the_hub_is_left_out(web, tmp_path):
     entries = {"ukp/one.json": entry({"1": put_zip(web, "a")}), "ukp/two": entry({"1": put_zip(web, "b")})}
-    hub = ZipsHub(write_checkout(tmp_path, entries), moved=lambda: frozenset({"one", "three"}))
+    hub = ZipsHub(write_checkout(tmp_path, entries), moved=lambda traffic: frozenset({"one", "three"}))
     assert [listing.repo for listing in hub.discover(Query())] == ["ukp/two"]
 
 
