@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
-from hubrank.errors import AdapterError, StoreError
+from hubrank.errors import AdapterError
 from hubrank.hubs.protocol import Listing, Traffic
 from hubrank.hubs.zip_index import Version, zip_of
 from hubrank.hubs.zip_members import AdapterZip
@@ -104,9 +103,8 @@ class ZipBundle:
         try:
             self._download(url, file, MAX_ZIP_BYTES, self.traffic)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            raise StoreError(f"no space for a zip file in {tempfile.gettempdir()}; set TMPDIR to a larger place") from error
+            where = f"{tempfile.gettempdir()}: {error.strerror}"
+            raise AdapterError("no temporary space", f"the zip file cannot be kept in {where}", lasting=False) from error
 
 
 def _check(file: IO[bytes], version: Version) -> None:

@@ -132,6 +132,8 @@ class ZipsHub:
                 file.truncate()
                 with self._transport.ask(call, tries) as reply:
                     reply.bound(call.limit)
+                    if reply.packed:  # not asked for, and a few bytes could become gigabytes
+                        raise HubAnswerError("bad answer", f"{urlsplit(call.url).netloc} sends its zip file packed once more")
                     while data := reply.read():
                         file.write(data)
                         reply.bound(call.limit, file.tell())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import hashlib
 import io
 import json
@@ -303,6 +305,7 @@ def test_a_changed_zip_file_is_refused_and_not_for_good(web, tmp_path):
         (Answer(body=b"PK\3\4", length=1 << 40), "file too large"),
         (Answer(body=b"PK\3\4 cut short", length=100), "hub fault"),
         (Answer(302, headers={"Location": "/a.zip"}), "bad answer"),
+        (Answer(body=gzip.compress(bytes(1 << 20)), headers={"Content-Encoding": "gzip"}), "bad answer"),
         (Answer(302, headers={"Location": "http://169.254.169.254/latest/meta-data"}), "unsafe address"),
         (Answer(302, headers={"Location": "file:///etc/passwd"}), "bad answer"),
     ],
@@ -334,6 +337,18 @@ def test_a_server_that_never_ends_is_given_up(web, monkeypatch):
     monkeypatch.setattr("hubrank.hubs.zips.time.monotonic", lambda: float(next(clock)))
     hub = ZipsHub(publish(web, {"ukp/a": entry({"1": put_zip(web, "a", members={"x": os.urandom(3 << 20)})})}))
     assert "too slowly" in fault(hub, "hub fault").detail
+
+
+def test_a_full_disk_is_said_and_nothing_else_is_lost(web, tmp_path, monkeypatch):
+    def full(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    address = publish(web, {"ukp/a": entry({"1": put_zip(web, "a")})})
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.SpooledTemporaryFile.write", full)
+        report, _ = sync(ZipsHub(address), tmp_path)
+    assert report.skipped == {"no temporary space": 1}
+    assert sync(ZipsHub(address), tmp_path)[0].added == 1
 
 
 def test_offline_nothing_is_asked(web, tmp_path, monkeypatch):
