@@ -35,5 +35,6 @@ BaseFilter: TypeAlias = Annotated[
     list[str] | None, typer.Option("--base", metavar="MODEL", help="Only adapters of this base; may be repeated.")
 ]
 MethodFilter: TypeAlias = Annotated[
-    str | None, typer.Option("--method", metavar="METHOD", help="Only adapters of this method, such as lora.")
+    list[str] | None,
+    typer.Option("--method", metavar="METHOD", help="Only adapters of this method, such as lora; may be repeated."),
 ]

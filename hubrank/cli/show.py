@@ -21,8 +21,13 @@ def show(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show one source: what its card says, where it changes the model and how strongly."""
-    from hubrank.report.listing import source_csv, source_json, source_markdown, source_table
+    """Show one source: what its card says, where it changes the model and how strongly.
+
+    hubrank show AdapterHub/roberta-base-pf-sick
+
+    The norm of a layer is the Frobenius norm of all that the adapter adds to the weights of that layer.
+    """
+    from hubrank.report.source import source_csv, source_json, source_markdown, source_table
     from hubrank.zoo.lookup import find_source
     from hubrank.zoo.store import Zoo
 
@@ -30,12 +35,13 @@ def show(
     with Zoo(cache_dir) as zoo:
         found = find_source(zoo, source)
         signature = zoo.signature(found)
+        stored = zoo.stored_bytes(found)
     match format:
         case Format.json:
-            output.text(source_json(found, signature))
+            output.text(source_json(found, signature, stored))
         case Format.csv:
             output.text(source_csv(found, signature))
         case Format.md:
-            output.text(source_markdown(found, signature))
+            output.text(source_markdown(found, signature, stored))
         case Format.table:
-            output.render(source_table(found, signature, unicode=output.unicode))
+            output.render(source_table(found, signature, stored, unicode=output.unicode))

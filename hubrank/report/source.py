@@ -1,0 +1,117 @@
+"""One source in full: what its card says, what is stored of it, and how strongly it changes each layer."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hubrank.report.listing import source_value
+from hubrank.report.text import Cell, bar, csv_table, markdown_table, plain
+from hubrank.types import Signature, Source
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["LayerNorm", "layer_norms", "source_csv", "source_json", "source_markdown", "source_table"]
+
+_COLUMNS = ("stack", "layer", "sites", "norm")
+_BAR = 24
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm:
+    """How strongly an adapter changes one layer: the Frobenius norm of its updates at all ``sites`` of the layer together."""
+
+    stack: str
+    layer: int
+    sites: int
+    norm: float
+
+    @property
+    def label(self) -> str:
+        """``encoder 3``, or ``outside the layers`` for embeddings and the like."""
+        where = str(self.layer) if self.layer >= 0 else "outside the layers"
+        return f"{self.stack} {where}".strip()
+
+
+def layer_norms(signature: Signature) -> list[LayerNorm]:
+    """One norm a layer, in the order of the layers: the root of the sum of all squared singular values of its sites."""
+    squares: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for factors in signature.factors:
+        squares[factors.site.stack, factors.site.layer].append(float(np.sum(factors.spectrum.astype(np.float64) ** 2)))
+    return [LayerNorm(*where, len(parts), float(np.sqrt(sum(parts)))) for where, parts in sorted(squares.items())]
+
+
+def source_json(source: Source, signature: Signature, stored: int) -> str:
+    """One object, with the norm of each layer and each site. ``stored`` is how many bytes the zoo keeps of it."""
+    layers = [{"stack": n.stack, "layer": n.layer, "sites": n.sites, "norm": round(n.norm, 5)} for n in layer_norms(signature)]
+    sites = [
+        {"site": str(factors.site), "rank": len(factors.spectrum), "norm": round(float(np.linalg.norm(factors.spectrum)), 5)}
+        for factors in signature.factors
+    ]
+    return json.dumps({**source_value(source), "stored_bytes": stored, "layers": layers, "sites": sites}, indent=2)
+
+
+def source_csv(source: Source, signature: Signature) -> str:
+    """A line a layer."""
+    return csv_table(("source", *_COLUMNS), ((source.name, *_cells(norm)) for norm in layer_norms(signature)))
+
+
+def source_markdown(source: Source, signature: Signature, stored: int) -> str:
+    """The facts, then the layers, then the warnings."""
+    facts = markdown_table(("what", "value"), _facts(source, signature, stored))
+    warnings = [("warning", warning) for warning in source.warnings]
+    parts = [facts, markdown_table(_COLUMNS, map(_cells, layer_norms(signature)))]
+    return "\n\n".join([*parts, *([markdown_table(("what", "value"), warnings)] if warnings else [])])
+
+
+def source_table(source: Source, signature: Signature, stored: int, *, unicode: bool = True) -> list[RenderableType]:
+    """The facts, then a small plot of the layers' norms, then the warnings."""
+    from rich.table import Table
+    from rich.text import Text
+
+    facts = Table(box=None, pad_edge=False, show_header=False)
+    for fact, value in _facts(source, signature, stored):
+        facts.add_row(Text(str(fact), style="bold"), Text(plain(str(value), 300)))
+    plot = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("layer", "sites", "norm", ""):
+        plot.add_column(name, justify="right" if name else "left")
+    norms = layer_norms(signature)
+    # An adapter that changes nothing is stored, too: its bars are empty.
+    most = max((norm.norm for norm in norms), default=0.0) or 1.0
+    for norm in norms:
+        drawn = Text(bar(norm.norm / most, _BAR, unicode=unicode), style="cyan")
+        plot.add_row(Text(plain(norm.label, 40)), str(norm.sites), f"{norm.norm:.3f}", drawn)
+    warnings = [Text(plain(f"warning: {warning}", 300), style="yellow") for warning in source.warnings]
+    return [facts, Text(), plot, *warnings]
+
+
+def _cells(norm: LayerNorm) -> tuple[Cell, ...]:
+    return norm.stack, norm.layer, norm.sites, round(norm.norm, 5)
+
+
+def _facts(source: Source, signature: Signature, stored: int) -> list[tuple[Cell, ...]]:
+    card = source.card
+    values = {
+        "source": source.name,
+        "hub": source.hub,
+        "revision": source.revision + (" (no longer on its hub)" if source.gone else ""),
+        "base model": source.base,
+        "method": f"{source.full_method}, rank {source.rank}, {_counted(len(signature.factors), 'site')}",
+        "task": card.task,
+        "datasets": ", ".join(card.datasets),
+        "language": ", ".join(card.languages),
+        "license": card.license,
+        "metrics (as its card states)": ", ".join(f"{metric.name} {metric.value:g}" for metric in card.metrics),
+        "tags": ", ".join(card.tags),
+        "stored": f"{stored:,} bytes",
+    }
+    return [(name, value) for name, value in values.items() if value]
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
