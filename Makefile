@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(READY)
 	$(BIN)/hubrank sync --hub examples/zoo
@@ -16,6 +16,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The page of the commands, from the commands themselves.
+docs: $(READY)
+	$(BIN)/python docs/render_cli.py
 
 # Set up once; again only when what is to be installed has changed.
 $(READY): pyproject.toml constraints.txt

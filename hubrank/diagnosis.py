@@ -1,4 +1,4 @@
-"""What ``hubrank doctor`` looks at: packages, device, cache, hub, base models."""
+"""What ``hubrank doctor`` looks at: packages, device, cache, hub, token, base models."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ __all__ = ["Finding", "diagnose"]
 Level: TypeAlias = Literal["ok", "warn", "fail"]
 
 _PACKAGES = ("torch", "transformers", "peft", "adapters", "huggingface_hub", "safetensors", "numpy", "diskcache")
+# What a user may do without: the package, and what it is for.
+_EXTRAS = {"ray": "only `hubrank sync --ray` wants it: `pip install 'hubrank[ray]'`"}
 _HUB_SECONDS = 5
 
 
@@ -42,7 +44,7 @@ def diagnose(cache_dir: str | Path | None = None, *, bases: Sequence[str] = ()) 
     findings += _device()
     held: list[str] = []
     findings += _cache(cache_dir, held)
-    findings.append(_hub())
+    findings += [_hub(), _token()]
     findings += _bases(bases or held)
     return findings
 
@@ -53,6 +55,11 @@ def _packages() -> Iterator[Finding]:
             yield Finding(name, "ok", importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
             yield Finding(name, "fail", f"not installed; `pip install {name}`")
+    for name, use in _EXTRAS.items():
+        try:
+            yield Finding(name, "ok", importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "ok", f"not installed; {use}")
 
 
 def _device() -> Iterator[Finding]:
@@ -105,6 +112,17 @@ def _hub() -> Finding:
     except requests.RequestException as error:
         return Finding("hub", "warn", f"{endpoint} does not answer ({type(error).__name__}); folders still work as hubs")
     return Finding("hub", "ok" if status == requests.codes.ok else "warn", f"{endpoint} answers with status {status}")
+
+
+def _token() -> Finding:
+    """Whether there is one; what it is goes nowhere but to the Hub."""
+    from huggingface_hub import constants, get_token
+
+    if get_token():
+        return Finding("token", "ok", f"there is one, sent to {constants.ENDPOINT} alone")
+    return Finding(
+        "token", "ok", "none: gated adapters are skipped, and the Hub's rate limit is the lower one; HF_TOKEN sets it"
+    )
 
 
 def _bases(names: Sequence[str]) -> Iterator[Finding]:

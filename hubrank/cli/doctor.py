@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from hubrank.cli.options import BaseFilter, CacheDir, Format, FormatOption, Quiet, Verbose
+from hubrank.cli.options import CacheDir, Format, FormatOption, Quiet, Verbose
 from hubrank.cli.output import Output
 
 __all__ = ["doctor"]
 
 
 def doctor(
-    base: BaseFilter = None,
+    base: Annotated[
+        list[str] | None,
+        typer.Option("--base", metavar="MODEL", help="Look for this base model; may be repeated. Default: those of the zoo."),
+    ] = None,
     cache_dir: CacheDir = None,
     format: FormatOption = Format.table,  # noqa: A002 -- the option's name
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Check what hubrank needs: packages, device, cache, hub, base models. Exits with 1 if something is missing."""
+    """Check what hubrank needs: packages, device, cache, hub, token, base models. Exits with 1 if something is missing."""
     from hubrank.diagnosis import diagnose
     from hubrank.report.findings import findings_text
 
