@@ -6,6 +6,7 @@ stderr and an exit code (see :mod:`hubrank.errors`).
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,10 @@ _ISSUES = "https://github.com/hubrank/hubrank/issues"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks is shown with question marks; it is no reason to stop.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     code = run(given)
     _flush()
     if "torch" in sys.modules:

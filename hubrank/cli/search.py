@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from hubrank.cli.options import CacheDir, Format, FormatOption, Quiet, Verbose
-from hubrank.cli.output import Output, SearchProgress
+from hubrank.cli.output import Output
+from hubrank.cli.progress import SearchProgress
 
 __all__ = ["search"]
 

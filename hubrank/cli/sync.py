@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from hubrank.cli.options import BaseFilter, CacheDir, Format, FormatOption, Quiet, Verbose
-from hubrank.cli.output import Output, SyncProgress
+from hubrank.cli.output import Output
+from hubrank.cli.progress import SyncProgress
 
 __all__ = ["sync"]
 

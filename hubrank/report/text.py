@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from hubrank.checkpoints.card import plain
 
-__all__ = ["Cell", "bar", "csv_table", "markdown_table", "plain"]
+__all__ = ["Cell", "bar", "csv_table", "markdown_table", "plain", "spoken_bytes", "spoken_seconds"]
 
 Cell: TypeAlias = str | int | float | None
 
@@ -42,6 +42,25 @@ def bar(part: float, width: int, *, unicode: bool) -> str:
     if not unicode:
         return "#" * round(eighths / 8)
     return "█" * (eighths // 8) + _EIGHTHS[eighths % 8]
+
+
+def spoken_bytes(count: float) -> str:
+    """``512 bytes``, ``3.4 kB``, ``12.5 MB``, ``1.2 GB``: powers of 1000."""
+    for power, unit in ((3, "GB"), (2, "MB"), (1, "kB")):
+        # What would be rounded up to 1000.0 of a unit is 1.0 of the next.
+        if count >= 999.95 * 1000 ** (power - 1):
+            return f"{count / 1000**power:,.1f} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def spoken_seconds(seconds: float) -> str:
+    """``8 s``, ``2 min 5 s``, ``1 h 20 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _csv_cell(cell: Cell) -> str:

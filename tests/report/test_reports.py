@@ -13,7 +13,7 @@ from rich.console import Console
 from hubrank.report.ranking import ranking_csv, ranking_json, ranking_markdown, ranking_table
 from hubrank.report.snippet import loading_lines
 from hubrank.report.syncing import sync_csv, sync_json, sync_table
-from hubrank.report.text import bar, csv_table, markdown_table, plain
+from hubrank.report.text import bar, csv_table, markdown_table, plain, spoken_bytes, spoken_seconds
 from hubrank.types import CardFacts, Ranking, Scored, Source, SyncReport, TargetRun, Verdict
 
 HOSTILE = "=cmd|' /C calc'!A0 [red]x[/red] \x1b[31m|\u202e<script>`*_\n::error::boo"
@@ -146,3 +146,9 @@ def test_cells():
     assert markdown_table(("a",), [("x|y",)]).splitlines()[-1] == "| x\\|y |"
     assert plain("a\tb\x00c\u200bd") == "a bcd"
     assert len(plain("x" * 500)) == 96
+
+
+def test_spoken_quantities():
+    spoken = [spoken_bytes(n) for n in (0, 999, 1000, 999_949, 999_951, 1_500_000, 1_234_000_000, 5e12)]
+    assert spoken == ["0 bytes", "999 bytes", "1.0 kB", "999.9 kB", "1.0 MB", "1.5 MB", "1.2 GB", "5,000.0 GB"]
+    assert [spoken_seconds(s) for s in (0.2, 59.4, 59.6, 125, 4800)] == ["0 s", "59 s", "1 min 0 s", "2 min 5 s", "1 h 20 min"]

@@ -1,0 +1,132 @@
+"""How a sync or a search gets on, on stderr: a live line on a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from hubrank.cli.output import Output
+from hubrank.report.text import plain, spoken_bytes, spoken_seconds
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+__all__ = ["SearchProgress", "SyncProgress"]
+
+_LINE_SECONDS = 10.0  # between two lines in a log
+
+
+class SearchProgress:
+    """A search's progress: a bar with the time left on a terminal, a line a stage elsewhere."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> SearchProgress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop()
+
+    def stage(self, message: str) -> None:
+        """Name what is going on."""
+        self._stop()
+        if self._output.quiet:
+            return
+        if not self._output.live:
+            self._output.note(message)
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=self._output.errors(), transient=True, redirect_stdout=False)
+        self._progress.start()
+        self._task = self._progress.add_task(plain(message, 80), total=None)
+
+    def step(self, done: int, total: int) -> None:
+        """Move the bar."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, total=total)
+
+    def note(self, message: str) -> None:
+        """Tell the user something once."""
+        self._stop()
+        self._output.note(message)
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+class SyncProgress:
+    """A sync's progress: adapters done, bytes, rate, time left and skips; each skip is named when verbose.
+
+    Args:
+        clock: seconds that only rise.
+    """
+
+    def __init__(self, output: Output, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._output = output
+        self._clock = clock
+        self._started = self._said = clock()
+        self._outcomes: Counter[str] = Counter()
+        self._bytes = 0
+        self._total: int | None = None
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> SyncProgress:
+        if self._output.live and not self._output.quiet:
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+            columns = (SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
+            self._progress = Progress(*columns, console=self._output.errors(), transient=True, redirect_stdout=False)
+            self._progress.start()
+            self._task = self._progress.add_task("listing adapters", total=None)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def event(self, name: str, outcome: str, detail: str = "", *, bytes_read: int = 0, total: int | None = None) -> None:
+        """One adapter has been dealt with: how, how many bytes of it were read, and how many adapters there are in all."""
+        self._outcomes[outcome] += 1
+        self._bytes += bytes_read
+        self._total = total
+        if outcome == "skipped":
+            self._output.detail(f"skipped {name}: {detail}")
+        if self._progress is not None and self._task is not None:
+            line = f"{self.line()}: {plain(name, 60)}"
+            self._progress.update(self._task, completed=self._outcomes.total(), total=total, description=line)
+        elif not self._output.live and self._clock() - self._said >= _LINE_SECONDS:
+            self._said = self._clock()
+            self._output.note(self.line())
+
+    def line(self) -> str:
+        """How far it is, in one line."""
+        done, seconds = self._outcomes.total(), max(1e-3, self._clock() - self._started)
+        parts = [f"{done:,} of {self._total:,} adapters" if self._total else f"{done:,} adapters"]
+        parts += [spoken_bytes(self._bytes), f"{spoken_bytes(self._bytes / seconds)}/s"]
+        if self._total and 0 < done <= self._total:
+            parts.append(f"{spoken_seconds(seconds / done * (self._total - done))} left")
+        if self._outcomes["skipped"]:
+            parts.append(f"{self._outcomes['skipped']:,} skipped")
+        return ", ".join(parts)
+
+    def kept(self) -> str:
+        """What an interrupted sync leaves in the store."""
+        changed = [f"{self._outcomes[outcome]:,} {outcome}" for outcome in ("added", "updated") if self._outcomes[outcome]]
+        return f"{' and '.join(changed) or 'nothing new'}; the same command goes on from there"
