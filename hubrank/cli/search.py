@@ -31,6 +31,7 @@ def search(
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of initialisation and row order.")] = 0,
     estimator: Annotated[str, typer.Option("--estimator", metavar="NAME", help="What orders the sources.")] = "three-views",
     offline: Annotated[bool, typer.Option("--offline", help="Never ask a hub for the base model.")] = False,
+    gone: Annotated[bool, typer.Option("--gone", help="Rank what left its hub, too, marked.")] = False,
     cache_dir: CacheDir = None,
     format: FormatOption = Format.table,  # noqa: A002 -- the option's name
     quiet: Quiet = False,
@@ -49,7 +50,9 @@ def search(
     from hubrank.report.ranking import ranking_csv, ranking_json, ranking_markdown, ranking_table
 
     output = Output(quiet=quiet, verbose=verbose)
-    settings = SearchSettings(base=base, top=top, steps=steps, seed=seed, device=device, estimator=estimator, offline=offline)
+    settings = SearchSettings(
+        base=base, top=top, steps=steps, seed=seed, device=device, estimator=estimator, offline=offline, gone=gone
+    )
     with SearchProgress(output) as progress:
         ranking = run(target, cache_dir=cache_dir, listener=progress, settings=settings)
     match format:

@@ -63,7 +63,7 @@ def rank_sources(packed: Packed, signature: Signature, *, estimator: str | None 
     rows = []
     for rank, i in enumerate(np.argsort(-values, kind="stable")[:top], 1):
         source = packed.sources[usable[i]]
-        warnings = list(source.warnings)
+        warnings = [*source.warnings, *(["no longer on its hub"] if source.gone else [])]
         if coverage[i] < _FEW:
             warnings.append(f"compared on {coverage[i]:.0%} of the target's sites")
         row = Scored(

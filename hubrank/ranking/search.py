@@ -62,6 +62,7 @@ class SearchSettings:
         steps, seed, device: of tuning the target; ``auto`` takes CUDA, then MPS, then CPU.
         estimator: a name of :data:`hubrank.ranking.estimators.ESTIMATORS`.
         offline: never ask a hub for the base model.
+        gone: rank what left its hub, too.
     """
 
     base: str | None = None
@@ -71,6 +72,7 @@ class SearchSettings:
     device: str = "auto"
     estimator: str = DEFAULT
     offline: bool = False
+    gone: bool = False
 
 
 def search(
@@ -113,7 +115,7 @@ def search(
 
 
 def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener) -> Ranking:
-    name, folder = choose_base(zoo, settings.base)
+    name, folder = choose_base(zoo, settings.base, gone=settings.gone)
     notes = [f"{task.path}: {note}" for note in task.notes]
     if settings.base is None:
         notes.append(f"base model {name}: the one with the most sources in the zoo")
@@ -123,7 +125,7 @@ def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener
     loading = Thread(target=import_peft, daemon=True)
     loading.start()
     try:
-        packed = open_packed(zoo, name, METHOD)
+        packed = open_packed(zoo, name, METHOD, gone=settings.gone)
     finally:
         loading.join()
     if not packed.sources:
@@ -134,7 +136,7 @@ def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener
     plan = TuningPlan(modules=(), rank=usual_rank(packed), steps=settings.steps, seed=settings.seed)
     signature, seconds = sign_target(task, base, packed, plan, device=device, listener=listener)
     ranked = rank_sources(packed, signature, estimator=settings.estimator, top=settings.top)
-    everything = zoo.sources()
+    everything = zoo.sources(gone=settings.gone)
     others = Counter("other base" for source in everything if source.base != name)
     others += Counter("other method" for source in everything if source.base == name and source.method != METHOD)
     if ranked.rows and ranked.rows[0].score is None:
@@ -183,7 +185,7 @@ def sign_target(
     return sign_adapter(read_lora(tuned.config(), tuned.tensors(), base.name)), tuned.seconds
 
 
-def choose_base(zoo: Zoo, given: str | None) -> tuple[str, Path | None]:
+def choose_base(zoo: Zoo, given: str | None, *, gone: bool = False) -> tuple[str, Path | None]:
     """The id of the base to search under, and the folder to load it from if the user named one.
 
     A folder is matched to a base of the zoo by what its config.json or its own path say it is; ``ID=FOLDER`` says it outright.
@@ -192,7 +194,11 @@ def choose_base(zoo: Zoo, given: str | None) -> tuple[str, Path | None]:
         EmptyZooError: the zoo is empty or has nothing for that base.
         BaseModelError: it is neither a model id nor a folder.
     """
-    bases = zoo.bases()
+    bases = zoo.bases(gone=gone)
+    if not bases and (left := len(zoo.sources(gone=True))):
+        raise EmptyZooError(
+            f"{zoo.folder}: every source in it ({left}) has left its hub; `hubrank search --gone` ranks them all the same"
+        )
     if not bases:
         raise EmptyZooError(f"{zoo.folder}: the zoo is empty; fill it with `hubrank sync` or `hubrank sync --hub FOLDER`")
     if given is None:

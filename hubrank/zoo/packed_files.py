@@ -33,18 +33,22 @@ PACKED_FORMAT = 3
 _RELEARN = 1.2  # a basis serves until the zoo has grown by a fifth since it was learned
 
 
-def open_packed(zoo: Zoo, base: str, method: str) -> Packed:
+def open_packed(zoo: Zoo, base: str, method: str, *, gone: bool = False) -> Packed:
     """The packed matrix of a base and method, from disk where it is current, else built and written.
+
+    Args:
+        gone: with the sources that left their hub, in a matrix of its own.
 
     Raises:
         EmptyZooError: the zoo has no source for them.
     """
-    folder = zoo.packed_folder / hashlib.sha256(f"{base}\0{method}".encode("utf-8", "replace")).hexdigest()[:24]
+    key = f"{base}\0{method}" + ("\0gone" if gone else "")
+    folder = zoo.packed_folder / hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:24]
     stored = _read(folder)
     if stored is not None and stored.generation == zoo.generation and (stored.base, stored.method) == (base, method):
         return stored
     generation = zoo.generation
-    sources = zoo.sources(base=base, method=method)
+    sources = zoo.sources(base=base, method=method, gone=gone)
     if not sources:
         raise EmptyZooError(f"the zoo has no {method} source for {base}")
     pairs = [(source, zoo.signature(source)) for source in sources]

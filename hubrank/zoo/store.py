@@ -90,9 +90,9 @@ class Zoo:
             if base in (None, source.base) and method in (None, source.method) and (gone or not source.gone)
         ]
 
-    def bases(self) -> dict[str, int]:
-        """Sources per base, most first."""
-        return dict(Counter(source.base for source in self.sources()).most_common())
+    def bases(self, *, gone: bool = False) -> dict[str, int]:
+        """Sources per base, most first; those gone upstream are counted only if asked for."""
+        return dict(Counter(source.base for source in self.sources(gone=gone)).most_common())
 
     def get(
         self, hub: str, repo: str, subfolder: str | None, *, branch: str | None = None, part: str | None = None

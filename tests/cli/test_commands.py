@@ -329,5 +329,5 @@ def test_the_defaults_of_search_are_the_library_s():
 
     command = {name: parameter.default for name, parameter in inspect.signature(search).parameters.items()}
     settings = SearchSettings()
-    for name in ("base", "top", "steps", "seed", "device", "estimator", "offline"):
+    for name in ("base", "top", "steps", "seed", "device", "estimator", "offline", "gone"):
         assert command[name] == getattr(settings, name), name

@@ -157,6 +157,22 @@ def test_top_is_how_many_rows_are_given_not_compared(run):
     assert len(run(top=1000).rows) == 13
 
 
+def test_what_left_its_hub_is_ranked_on_request_and_marked(run, cache, tmp_path):
+    shutil.copytree(cache, tmp_path / "cache")
+    with Zoo(tmp_path / "cache") as zoo:
+        zoo.mark(next(one for one in zoo.sources() if one.name == TWIN), gone=True)
+    without = run(cache_dir=tmp_path / "cache")
+    assert TWIN not in {row.source.name for row in without.rows}
+    assert without.sources == 12
+    twice = [run(cache_dir=tmp_path / "cache", gone=True) for _ in range(2)]
+    assert [ranking.rows[0].source.name for ranking in twice] == [TWIN, TWIN]
+    assert twice[0].sources == 13
+    assert twice[0].rows[0].warnings == ("no longer on its hub",)
+    assert twice[0].rows[1].warnings == ()
+    # Ranking it once does not bring it back.
+    assert run(cache_dir=tmp_path / "cache").rows == without.rows
+
+
 def test_settings_by_object_and_by_name(run):
     settings = SearchSettings(top=2, seed=5)
     assert [row.value for row in run(settings=settings).rows] == [row.value for row in run(top=2, seed=5).rows]
@@ -384,7 +400,7 @@ def test_an_empty_zoo_says_how_to_fill_it(run, tmp_path):
     with pytest.raises(EmptyZooError, match=r"cache: the zoo is empty; fill it with `hubrank sync`"):
         run(cache_dir=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
-    with pytest.raises(EmptyZooError, match="`hubrank sync`"):
+    with pytest.raises(EmptyZooError, match=r"every source in it \(1\) has left its hub; .*--gone"):
         run(cache_dir=zoo_of(tmp_path / "gone", BASE, gone=True))
 
 
