@@ -42,8 +42,8 @@ def run(arguments: Sequence[str]) -> int:
         result = app(args=list(arguments), prog_name="hubrank", standalone_mode=False)
     except HubrankError as error:
         return _complain(str(error), error.exit_code, verbose=verbose)
-    except KeyboardInterrupt:
-        return _complain("interrupted; what was done is kept", _INTERRUPTED, verbose=False)
+    except KeyboardInterrupt as interrupt:
+        return _complain(f"interrupted; {str(interrupt) or 'what was done is kept'}", _INTERRUPTED, verbose=False)
     except BrokenPipeError:
         return 0
     except Exception as error:  # noqa: BLE001 -- the one place that turns anything into a message

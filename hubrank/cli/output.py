@@ -46,6 +46,10 @@ class Output:
         if self.verbose:
             self.errors().print(plain(message, 2000), style="dim", soft_wrap=True)
 
+    def fault(self, message: str) -> None:
+        """Something that went wrong while the command went on, to stderr, quiet or not, as :mod:`hubrank.cli` says it."""
+        self.errors().print(f"hubrank: {plain(message, 2000)}", soft_wrap=True)
+
     def console(self) -> Console:
         """Rich's view of stdout."""
         return _console(error=False)

@@ -14,6 +14,8 @@ from hubrank.report.text import plain, spoken_bytes, spoken_seconds
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from hubrank.zoo.sync import Event
+
 __all__ = ["SearchProgress", "SyncProgress"]
 
 _LINE_SECONDS = 10.0  # between two lines in a log
@@ -83,7 +85,8 @@ class SyncProgress:
         self._started = self._said = clock()
         self._outcomes: Counter[str] = Counter()
         self._bytes = 0
-        self._total: int | None = None
+        self._listed: dict[str, int] = {}
+        self._complete = False
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
@@ -101,32 +104,44 @@ class SyncProgress:
         if self._progress is not None:
             self._progress.stop()
 
-    def event(self, name: str, outcome: str, detail: str = "", *, bytes_read: int = 0, total: int | None = None) -> None:
-        """One adapter has been dealt with: how, how many bytes of it were read, and how many adapters there are in all."""
-        self._outcomes[outcome] += 1
-        self._bytes += bytes_read
-        self._total = total
-        if outcome == "skipped":
-            self._output.detail(f"skipped {name}: {detail}")
+    def event(self, event: Event) -> None:
+        """One adapter has been dealt with."""
+        self._outcomes[event.outcome] += 1
+        self._bytes += event.bytes_read
+        self._listed[event.hub] = event.listed
+        self._complete = event.complete
+        if event.outcome == "skipped":
+            self._output.detail(f"skipped {event.name}: {event.detail}")
         if self._progress is not None and self._task is not None:
-            line = f"{self.line()}: {plain(name, 60)}"
+            line = f"{self.line()}: {plain(event.name, 60)}"
+            total = self._total if self._complete else None
             self._progress.update(self._task, completed=self._outcomes.total(), total=total, description=line)
         elif not self._output.live and self._clock() - self._said >= _LINE_SECONDS:
             self._said = self._clock()
             self._output.note(self.line())
 
+    def note(self, message: str) -> None:
+        """Tell the user something once."""
+        self._output.note(message)
+
     def line(self) -> str:
         """How far it is, in one line."""
         done, seconds = self._outcomes.total(), max(1e-3, self._clock() - self._started)
-        parts = [f"{done:,} of {self._total:,} adapters" if self._total else f"{done:,} adapters"]
+        more = "" if self._complete else " or more"
+        parts = [f"{done:,} of {self._total:,}{more} adapters"]
         parts += [spoken_bytes(self._bytes), f"{spoken_bytes(self._bytes / seconds)}/s"]
-        if self._total and 0 < done <= self._total:
+        if self._complete and 0 < done <= self._total:
             parts.append(f"{spoken_seconds(seconds / done * (self._total - done))} left")
         if self._outcomes["skipped"]:
             parts.append(f"{self._outcomes['skipped']:,} skipped")
         return ", ".join(parts)
 
+    @property
+    def _total(self) -> int:
+        """Adapters that the hubs have listed so far."""
+        return sum(self._listed.values())
+
     def kept(self) -> str:
         """What an interrupted sync leaves in the store."""
         changed = [f"{self._outcomes[outcome]:,} {outcome}" for outcome in ("added", "updated") if self._outcomes[outcome]]
-        return f"{' and '.join(changed) or 'nothing new'}; the same command goes on from there"
+        return f"kept: {' and '.join(changed) or 'nothing new'}; the same command goes on from there"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,7 +54,15 @@ def source_json(source: Source, signature: Signature, stored: int) -> str:
         {"site": str(factors.site), "rank": len(factors.spectrum), "norm": round(float(np.linalg.norm(factors.spectrum)), 5)}
         for factors in signature.factors
     ]
-    return json.dumps({**source_value(source), "stored_bytes": stored, "layers": layers, "sites": sites}, indent=2)
+    value = {
+        **source_value(source),
+        "read": _when(source),
+        "files": dict(_hashes(source)),
+        "stored_bytes": stored,
+        "layers": layers,
+        "sites": sites,
+    }
+    return json.dumps(value, indent=2)
 
 
 def source_csv(source: Source, signature: Signature) -> str:
@@ -109,8 +118,23 @@ def _facts(source: Source, signature: Signature, stored: int) -> list[tuple[Cell
         "metrics (as its card states)": ", ".join(f"{metric.name} {metric.value:g}" for metric in card.metrics),
         "tags": ", ".join(card.tags),
         "stored": f"{stored:,} bytes",
+        "read": _when(source),
     }
-    return [(name, value) for name, value in values.items() if value]
+    files: list[tuple[Cell, ...]] = [("file", f"{name} {digest}") for name, digest in _hashes(source)]
+    return [*((name, value) for name, value in values.items() if value), *files]
+
+
+def _hashes(source: Source) -> list[tuple[str, str]]:
+    """What was read, without the files that were looked for and are not there."""
+    return [(name, digest) for name, digest in source.files if digest]
+
+
+def _when(source: Source) -> str | None:
+    """When it was read, in UTC; older records do not say."""
+    try:
+        return datetime.fromtimestamp(source.read_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if source.read_at else None
+    except (OverflowError, ValueError, OSError):  # no date that there is
+        return None
 
 
 def _counted(n: int, what: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from hubrank.report.text import Cell, csv_table, markdown_table, plain
+from hubrank.report.text import Cell, csv_table, markdown_table, plain, spoken_bytes
 from hubrank.types import SyncReport
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _COLUMNS = ("what", "adapters")
 
 
 def sync_json(report: SyncReport) -> str:
-    """The JSON that DESIGN.md promises."""
+    """The fields that the README promises, in their order; then which hubs failed, and which were not asked."""
     value = {
         "added": report.added,
         "updated": report.updated,
@@ -28,6 +28,8 @@ def sync_json(report: SyncReport) -> str:
         "bytes_read": report.bytes_read,
         "bytes_whole": report.bytes_whole,
         "seconds": round(report.seconds, 3),
+        "failed": dict(report.failed),
+        "not_asked": list(report.not_asked),
     }
     return json.dumps(value, indent=2)
 
@@ -43,22 +45,34 @@ def sync_markdown(report: SyncReport) -> str:
 
 
 def sync_table(report: SyncReport) -> list[RenderableType]:
-    """One line, and one more for each reason to skip."""
+    """What was done and what it took in one line, then a table of what was skipped."""
+    from rich.table import Table
     from rich.text import Text
 
-    counts = ", ".join(f"{n} {what}" for what, n in _rows(report)[:4] if n or what == "added")
-    line = f"{counts} in {report.seconds:.1f} s; {report.bytes_read / 1e6:.1f} MB read"
+    counts = ", ".join(f"{n:,} {what}" for what, n in _outcomes(report) if n or what == "added")
+    line = f"{counts} in {report.seconds:.1f} s; {spoken_bytes(report.bytes_read)} read"
+    if report.bytes_whole > report.bytes_read:
+        line += f" of {spoken_bytes(report.bytes_whole)}"
     if report.requests:
-        line += f" in {report.requests} requests"
-    skipped = [Text(plain(f"skipped {n}: {reason}", 120), style="yellow") for reason, n in report.skipped.items()]
-    return [Text(line), *skipped]
+        line += f" in {report.requests:,} requests"
+    if not report.skipped:
+        return [Text(line)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("skipped", justify="right", style="yellow")
+    table.add_column("because")
+    for reason, n in report.skipped.items():
+        table.add_row(f"{n:,}", Text(plain(reason, 120)))
+    return [Text(line), table]
 
 
-def _rows(report: SyncReport) -> list[tuple[Cell, ...]]:
-    counts = (
+def _outcomes(report: SyncReport) -> tuple[tuple[str, int], ...]:
+    return (
         ("added", report.added),
         ("updated", report.updated),
         ("removed", report.removed),
         ("unchanged", report.unchanged),
     )
-    return [*counts, *((f"skipped: {reason}", n) for reason, n in report.skipped.items())]
+
+
+def _rows(report: SyncReport) -> list[tuple[Cell, ...]]:
+    return [*_outcomes(report), *((f"skipped: {reason}", n) for reason, n in report.skipped.items())]

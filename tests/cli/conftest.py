@@ -50,7 +50,8 @@ def small_zoo(tmp_path):
     )
     hostile = CardFacts(task=HOSTILE, datasets=(HOSTILE,), license=HOSTILE, languages=(HOSTILE,), tags=(HOSTILE,))
     with Zoo(folder, create=True) as zoo:
-        zoo.put(make_source("org/full", card=full, warnings=("it has a head of its own",)), random_signature(1))
+        read = {"files": (("adapter_config.json", f"git:{'b' * 40}"), ("head.bin", "")), "read_at": 1_700_000_000}
+        zoo.put(make_source("org/full", card=full, warnings=("it has a head of its own",), **read), random_signature(1))
         zoo.put(make_source("org/other", base="FacebookAI/roberta-base", variant="loha"), random_signature(2))
         zoo.put(make_source("org/prefix", method="prefix", subfolder="nli", branch="v2", rank=30), random_signature(3))
         zoo.put(make_source("org/left", gone=True), random_signature(4))

@@ -8,6 +8,7 @@ import pytest
 
 from hubrank.cli.output import Output
 from hubrank.cli.progress import SearchProgress, SyncProgress
+from hubrank.zoo.sync import Event
 from tests.cli.conftest import HOSTILE
 
 
@@ -38,30 +39,43 @@ def on_a_terminal(monkeypatch, kind="xterm"):
     return stream
 
 
+def seen(outcome="added", name="org/one", detail="", *, n=0, listed=0, complete=True, hub="hf"):
+    return Event(name, outcome, detail, bytes_read=n, hub=hub, listed=listed, complete=complete)
+
+
 def test_the_line_has_adapters_bytes_rate_time_left_and_skips():
     clock = Clock()
     progress = SyncProgress(Output(quiet=True), clock=clock)
-    for i in range(9):
-        progress.event(f"org/{i}", "added", bytes_read=2_000_000, total=40)
+    for _ in range(9):
+        progress.event(seen(n=2_000_000, listed=40))
     clock.now += 5
-    progress.event("org/bad", "skipped", "not finite", total=40)
+    progress.event(seen("skipped", listed=40))
     assert progress.line() == "10 of 40 adapters, 18.0 MB, 3.6 MB/s, 15 s left, 1 skipped"
 
 
-def test_without_a_total_there_is_no_time_left():
+def test_while_a_hub_still_lists_there_is_no_time_left():
     clock = Clock()
     progress = SyncProgress(Output(quiet=True), clock=clock)
-    progress.event("org/one", "unchanged")
+    progress.event(seen("unchanged", listed=1000, complete=False))
     clock.now += 2
-    assert progress.line() == "1 adapters, 0 bytes, 0 bytes/s"
+    assert progress.line() == "1 of 1,000 or more adapters, 0 bytes, 0 bytes/s"
+
+
+def test_adapters_of_several_hubs_add_up():
+    clock = Clock()
+    progress = SyncProgress(Output(quiet=True), clock=clock)
+    progress.event(seen(hub="hf", listed=10))
+    progress.event(seen(hub="folder:/x", listed=5))
+    clock.now += 2
+    assert progress.line().startswith("2 of 15 adapters")
 
 
 def test_a_log_gets_a_line_every_ten_seconds(capsys):
     clock = Clock()
     with SyncProgress(Output(), clock=clock) as progress:
-        for i in range(60):
+        for _ in range(60):
             clock.now += 1
-            progress.event(f"org/{i}", "added", bytes_read=1000, total=60)
+            progress.event(seen(listed=60))
     printed = capsys.readouterr()
     assert printed.out == ""
     assert [line.partition(",")[0] for line in printed.err.splitlines()] == [f"{n} of 60 adapters" for n in range(10, 61, 10)]
@@ -72,11 +86,11 @@ def test_quiet_is_quiet_and_verbose_names_skips(capsys):
     clock = Clock()
     with SyncProgress(Output(quiet=True), clock=clock) as progress:
         clock.now += 100
-        progress.event("org/one", "added")
-        progress.event("org/bad", "skipped", "not finite")
+        progress.event(seen())
+        progress.event(seen("skipped", detail="not finite"))
     assert capsys.readouterr() == ("", "")
     with SyncProgress(Output(verbose=True), clock=clock) as progress:
-        progress.event(HOSTILE, "skipped", "not finite: x")
+        progress.event(seen("skipped", HOSTILE, "not finite: x"))
     said = capsys.readouterr().err
     assert "not finite: x" in said
     assert len(said.splitlines()) == 1
@@ -86,8 +100,8 @@ def test_quiet_is_quiet_and_verbose_names_skips(capsys):
 def test_a_terminal_gets_a_live_line_and_skips_above_it(monkeypatch, capsys):
     terminal = on_a_terminal(monkeypatch)
     with SyncProgress(Output(verbose=True)) as progress:
-        progress.event("org/one", "added", bytes_read=1_500_000, total=3)
-        progress.event("org/[red]bad\x1b]0;owned\x07", "skipped", "not finite", total=3)
+        progress.event(seen(n=1_500_000, listed=3))
+        progress.event(seen("skipped", "org/[red]bad\x1b]0;owned\x07", "not finite", listed=3))
         assert progress._progress is not None
         progress._progress.refresh()
     shown = terminal.getvalue()
@@ -111,14 +125,14 @@ def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch, name):
 def test_a_log_that_asks_for_colours_is_no_terminal(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     with SyncProgress(Output()) as progress:
-        progress.event("org/one", "added")
+        progress.event(seen())
         assert progress._progress is None
     assert capsys.readouterr().err == ""
 
 
 def test_what_is_kept():
     progress = SyncProgress(Output(quiet=True))
-    assert progress.kept().startswith("nothing new;")
+    assert progress.kept().startswith("kept: nothing new;")
     for outcome in ("added", "added", "updated", "unchanged", "skipped"):
-        progress.event("org/one", outcome)
-    assert progress.kept().startswith("2 added and 1 updated;")
+        progress.event(seen(outcome))
+    assert progress.kept().startswith("kept: 2 added and 1 updated;")

@@ -19,6 +19,9 @@ def test_the_table_has_the_card_the_store_and_the_layers(hubrank, small_zoo):
         assert text in done.out
     assert "lora, rank 2, 4 sites" in done.out
     assert "warning: it has a head of its own" in done.out
+    assert f"adapter_config.json git:{'b' * 40}" in done.out
+    assert "head.bin" not in done.out
+    assert "2023-11-14T22:13:20Z" in done.out
     with Zoo(small_zoo) as zoo:
         stored = zoo.stored_bytes(next(source for source in zoo.sources() if source.repo == "org/full"))
     assert stored > 500
@@ -43,6 +46,8 @@ def test_the_json_has_the_numbers_of_each_layer_and_site(hubrank, small_zoo):
     assert value["sites"][0]["site"] == "encoder.0.attention.self.query"
     assert value["metrics"] == {"accuracy": 0.875}
     assert value["stored_bytes"] > 500
+    assert value["files"] == {"adapter_config.json": f"git:{'b' * 40}"}
+    assert value["read"] == "2023-11-14T22:13:20Z"
 
 
 def test_csv_and_markdown(hubrank, small_zoo):

@@ -12,9 +12,8 @@ from rich.console import Console
 
 from hubrank.report.ranking import ranking_csv, ranking_json, ranking_markdown, ranking_table
 from hubrank.report.snippet import loading_lines
-from hubrank.report.syncing import sync_csv, sync_json, sync_table
 from hubrank.report.text import bar, csv_table, markdown_table, plain, spoken_bytes, spoken_seconds
-from hubrank.types import CardFacts, Ranking, Scored, Source, SyncReport, TargetRun, Verdict
+from hubrank.types import CardFacts, Ranking, Scored, Source, TargetRun, Verdict
 
 HOSTILE = "=cmd|' /C calc'!A0 [red]x[/red] \x1b[31m|\u202e<script>`*_\n::error::boo"
 
@@ -121,16 +120,6 @@ def test_the_snippet_takes_a_folder_from_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "'zoo/org/name'" in loading_lines(source(location=str(tmp_path / "zoo/org/name")))[1]
     assert "'/elsewhere/name'" in loading_lines(source(location="/elsewhere/name"))[1]
-
-
-def test_sync_reports():
-    report = SyncReport(
-        added=2, skipped={"not finite": 1}, requests=3, bytes_read=1_000_000, bytes_whole=2_000_000, seconds=1.0
-    )
-    assert json.loads(sync_json(report))["skipped"] == {"not finite": 1}
-    assert "skipped: not finite,1" in sync_csv(report)
-    assert "2 added" in rendered(sync_table(report))
-    assert "skipped 1: not finite" in rendered(sync_table(report))
 
 
 def test_bars():
