@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from hubrank.cli.app import app
+from hubrank.cli.progress import Interrupted
 from hubrank.errors import HubrankError
 
 __all__ = ["app", "main"]
@@ -42,12 +43,16 @@ def run(arguments: Sequence[str]) -> int:
         result = app(args=list(arguments), prog_name="hubrank", standalone_mode=False)
     except HubrankError as error:
         return _complain(str(error), error.exit_code, verbose=verbose)
-    except KeyboardInterrupt as interrupt:
-        return _complain(f"interrupted; {str(interrupt) or 'what was done is kept'}", _INTERRUPTED, verbose=False)
+    except Interrupted as interrupt:
+        return _complain(f"interrupted; {interrupt}", _INTERRUPTED, verbose=False)
+    except KeyboardInterrupt:
+        result = _INTERRUPTED
     except BrokenPipeError:
         return 0
     except Exception as error:  # noqa: BLE001 -- the one place that turns anything into a message
         return _unexpected(error, verbose=verbose)
+    if result == _INTERRUPTED:  # which is what typer makes of the interrupt key
+        return _complain("interrupted; what was done is kept", _INTERRUPTED, verbose=False)
     return result if isinstance(result, int) else 0
 
 

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
     from hubrank.zoo.sync import Event
 
-__all__ = ["SearchProgress", "SyncProgress"]
+__all__ = ["Interrupted", "SearchProgress", "SyncProgress"]
 
 _LINE_SECONDS = 10.0  # between two lines in a log
+
+
+class Interrupted(Exception):  # noqa: N818 -- not an error
+    """The interrupt key was pressed; the message says what is kept."""
 
 
 class SearchProgress:

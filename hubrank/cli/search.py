@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hubrank.cli.first_sync import sync_what_is_missing
 from hubrank.cli.options import CacheDir, Format, FormatOption, Quiet, Verbose
 from hubrank.cli.output import Output
 from hubrank.cli.progress import SearchProgress
@@ -30,7 +31,11 @@ def search(
     device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Where to tune.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of initialisation and row order.")] = 0,
     estimator: Annotated[str, typer.Option("--estimator", metavar="NAME", help="What orders the sources.")] = "three-views",
-    offline: Annotated[bool, typer.Option("--offline", help="Never ask a hub for the base model.")] = False,
+    no_sync: Annotated[
+        bool,
+        typer.Option("--no-sync", help="Where the zoo has nothing for the base, do not read its adapters from the HF Hub."),
+    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask a hub, for adapters or for the base model.")] = False,
     gone: Annotated[bool, typer.Option("--gone", help="Rank what left its hub, too, marked.")] = False,
     cache_dir: CacheDir = None,
     format: FormatOption = Format.table,  # noqa: A002 -- the option's name
@@ -39,7 +44,8 @@ def search(
 ) -> None:
     """Rank the zoo by predicted transfer to your task.
 
-    Tunes a small LoRA on your rows for a few steps, on this machine; your file never leaves it, and no source is run.
+    Tunes a small LoRA on your rows for a few steps, on this machine; your file never leaves it, and no source is run. Where
+    the zoo has nothing for the base yet, its adapters are read from the HF Hub first.
 
     hubrank search --target mydata.jsonl
 
@@ -48,13 +54,17 @@ def search(
     from hubrank.ranking.search import SearchSettings
     from hubrank.ranking.search import search as run
     from hubrank.report.ranking import ranking_csv, ranking_json, ranking_markdown, ranking_table
+    from hubrank.target.rows import read_target
 
     output = Output(quiet=quiet, verbose=verbose)
     settings = SearchSettings(
         base=base, top=top, steps=steps, seed=seed, device=device, estimator=estimator, offline=offline, gone=gone
     )
+    task = read_target(target)
+    if not no_sync:
+        sync_what_is_missing(output, settings, cache_dir)
     with SearchProgress(output) as progress:
-        ranking = run(target, cache_dir=cache_dir, listener=progress, settings=settings)
+        ranking = run(task, cache_dir=cache_dir, listener=progress, settings=settings)
     match format:
         case Format.json:
             output.text(ranking_json(ranking))

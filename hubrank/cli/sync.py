@@ -8,7 +8,7 @@ import typer
 
 from hubrank.cli.options import CacheDir, Format, FormatOption, Quiet, Verbose
 from hubrank.cli.output import Output
-from hubrank.cli.progress import SyncProgress
+from hubrank.cli.progress import Interrupted, SyncProgress
 
 if TYPE_CHECKING:
     from hubrank.api import SyncSettings
@@ -115,7 +115,7 @@ def _sync(output: Output, hubs: list[str], settings: SyncSettings, cache_dir: Ca
         except SyncIncompleteError as error:
             report = error.report
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(progress.kept()) from None
+            raise Interrupted(progress.kept()) from None
     _print_report(output, report, style)
     _end(output, report.failed, report.not_asked)
 

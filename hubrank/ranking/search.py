@@ -27,7 +27,16 @@ from hubrank.zoo.store import Zoo
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Listener", "SearchSettings", "choose_base", "search", "sign_target"]
+__all__ = [
+    "Listener",
+    "SearchSettings",
+    "check_model_id",
+    "check_settings",
+    "choose_base",
+    "folder_named",
+    "search",
+    "sign_target",
+]
 
 METHOD = "lora"
 STEPS = TuningPlan(modules=()).steps
@@ -104,7 +113,7 @@ def search(
     """
     settings = replace(settings or SearchSettings(), **changes)
     listener = listener or _Silent()
-    _check(settings)
+    check_settings(settings)
     task = target if isinstance(target, Target) else read_target(target)
     opened = zoo or Zoo(cache_dir)
     try:
@@ -206,22 +215,23 @@ def choose_base(zoo: Zoo, given: str | None, *, gone: bool = False) -> tuple[str
     if given in bases:
         return given, None
     name, _, path = given.partition("=")
-    if name and (folder := _folder(path)) is not None:
+    if name and (folder := folder_named(path)) is not None:
         known = next((base for base in all_names(name) if base in bases), None)
         if known is not None:
             return known, folder
         raise _nothing_for(name, bases)
-    if (folder := _folder(given)) is not None:
+    if (folder := folder_named(given)) is not None:
         return _base_of_folder(folder, bases), folder
     names = {name.lower() for name in all_names(given)}
     by_case = [base for base in bases if base.lower() in names]
     if by_case:
         return by_case[0], None
-    _check_id(given)
+    check_model_id(given)
     raise _nothing_for(given, bases)
 
 
-def _folder(text: str) -> Path | None:
+def folder_named(text: str) -> Path | None:
+    """The folder that a text is the path of; None where there is none, whatever the text."""
     try:
         folder = Path(text).expanduser()
         return folder if text and folder.is_dir() else None
@@ -251,7 +261,12 @@ def _base_of_folder(folder: Path, bases: Mapping[str, int]) -> str:
     raise BaseModelError(f"{folder}: which base of the zoo is this? Say so with --base ID={folder}, ID one of {_listed(bases)}")
 
 
-def _check_id(name: str) -> None:
+def check_model_id(name: str) -> None:
+    """See that a name can be a model's.
+
+    Raises:
+        BaseModelError: it cannot, and it is no folder either.
+    """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
@@ -274,7 +289,12 @@ def _listed(bases: Mapping[str, int]) -> str:
     return ", ".join(shown) + (f" and {len(bases) - 5} more" if len(bases) > 5 else "")
 
 
-def _check(settings: SearchSettings) -> None:
+def check_settings(settings: SearchSettings) -> None:
+    """See that every setting is one that there is; whether the machine has the device is seen later.
+
+    Raises:
+        UsageError: a setting is out of range.
+    """
     if not 1 <= settings.steps <= 100_000:
         raise UsageError(f"--steps {settings.steps}: give a number from 1 to 100000")
     if settings.top is not None and settings.top < 1:
