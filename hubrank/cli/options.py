@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-__all__ = ["BaseFilter", "CacheDir", "Format", "FormatOption", "MethodFilter", "Quiet", "Verbose"]
+__all__ = ["BaseFilter", "CacheDir", "Format", "FormatOption", "MethodFilter", "Quiet", "Verbose", "WaitOption"]
 
 
 class Format(StrEnum):
@@ -31,6 +31,9 @@ CacheDir: TypeAlias = Annotated[
 FormatOption: TypeAlias = Annotated[Format, typer.Option("--format", "-f", help="How to print the result.")]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no hints on stderr.")]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; add tracebacks to errors.")]
+WaitOption: TypeAlias = Annotated[
+    bool, typer.Option("--wait", help="Where another process is changing the zoo, wait until it is done.")
+]
 BaseFilter: TypeAlias = Annotated[
     list[str] | None, typer.Option("--base", metavar="MODEL", help="Only adapters of this base; may be repeated.")
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hubrank.cli.options import CacheDir, Format, FormatOption, Quiet, Verbose
+from hubrank.cli.options import CacheDir, Format, FormatOption, Quiet, Verbose, WaitOption
 from hubrank.cli.output import Output
 from hubrank.cli.progress import Interrupted, SyncProgress
 
@@ -67,7 +67,7 @@ def sync(
         bool, typer.Option("--dry-run", help="List only; say what would be read, with its bytes and requests.")
     ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no hub on the network; folders are read.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Where another sync holds the zoo, wait for its end.")] = False,
+    wait: WaitOption = False,
     cache_dir: CacheDir = None,
     format: FormatOption = Format.table,  # noqa: A002 -- the option's name
     quiet: Quiet = False,

@@ -41,7 +41,7 @@ def online(monkeypatch, tmp_path):
             return super().discover(query)
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(api, "open_hub", lambda name: Hub(tmp_path / "hub"))
+    monkeypatch.setattr(api, "open_hub", lambda name, **_: Hub(tmp_path / "hub"))
     return asked
 
 
@@ -112,7 +112,7 @@ def test_a_hub_that_fails_half_way_is_named_and_the_rest_is_searched(search, onl
             yield from super().discover(query)
             raise HubError("it went away")
 
-    monkeypatch.setattr(api, "open_hub", lambda name: Failing(tmp_path / "hub"))
+    monkeypatch.setattr(api, "open_hub", lambda name, **_: Failing(tmp_path / "hub"))
     done = search(tmp_path / "zoo", "--base", f"{BASE}={base}", "--format", "json")
     assert done.code == 0, done.err
     assert len(json.loads(done.out)["ranking"]) == 6
@@ -122,7 +122,7 @@ def test_a_hub_that_fails_half_way_is_named_and_the_rest_is_searched(search, onl
         def discover(self, _query):
             raise HubError("it went away")
 
-    monkeypatch.setattr(api, "open_hub", lambda name: Silent(tmp_path / "hub"))
+    monkeypatch.setattr(api, "open_hub", lambda name, **_: Silent(tmp_path / "hub"))
     done = search(tmp_path / "another", "--base", f"{BASE}={base}")
     assert done.code == 4
     assert "it went away" in done.err

@@ -50,7 +50,7 @@ def silent(monkeypatch):
     from hubrank import api
 
     open_hub = api.open_hub
-    monkeypatch.setattr(api, "open_hub", lambda name: Silent() if name == "silent" else open_hub(name))
+    monkeypatch.setattr(api, "open_hub", lambda name, **options: Silent() if name == "silent" else open_hub(name, **options))
 
 
 def test_the_json_is_as_promised_with_progress_on(hubrank, hub, tmp_path):
