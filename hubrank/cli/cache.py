@@ -12,7 +12,10 @@ from hubrank.cli.output import Output
 
 __all__ = ["app"]
 
-app = typer.Typer(help="The zoo on disk: where it is, whether it is sound, how to hand it on, make it smaller, and start over.", invoke_without_command=True)
+app = typer.Typer(
+    help="The zoo on disk: where it is, whether it is sound, how to hand it on, make it smaller, and start over.",
+    invoke_without_command=True,
+)
 
 
 @app.callback()
@@ -88,7 +91,9 @@ def prune(
     base: Annotated[
         list[str] | None, typer.Option("--base", metavar="MODEL", help="Forget what belongs to this base; may be repeated.")
     ] = None,
-    older: Annotated[bool, typer.Option("--older", help="Forget what an older hubrank read, where this one may see more.")] = False,
+    older: Annotated[
+        bool, typer.Option("--older", help="Forget what an older hubrank read, where this one may see more.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be forgotten.")] = False,
     wait: WaitOption = False,
     cache_dir: CacheDir = None,

@@ -28,6 +28,7 @@ def show(
     The norm of a layer is the Frobenius norm of all that the adapter adds to the weights of that layer.
     """
     from hubrank.report.source import source_csv, source_json, source_markdown, source_table
+    from hubrank.zoo.codec import encode_source
     from hubrank.zoo.lookup import find_source
     from hubrank.zoo.store import Zoo
 
@@ -35,7 +36,7 @@ def show(
     with Zoo(cache_dir) as zoo:
         found = find_source(zoo, source)
         signature = zoo.signature(found)
-        stored = zoo.stored_bytes(found)
+        stored = len(encode_source(found)) + len(zoo.record(found).signature)
     match format:
         case Format.json:
             output.text(source_json(found, signature, stored))

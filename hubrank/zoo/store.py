@@ -216,12 +216,13 @@ class Zoo:
         except (ValueError, KeyError, TypeError) as error:
             raise self._database.damaged("a skip record cannot be read") from error
 
-    def drop_skips(self, *, older_reader: bool) -> int:
+    def drop_skips(self, *, older_reader: bool, dry_run: bool = False) -> int:
         """Forget what could not be read, so that it is tried again; of an older reader alone, or all. How many."""
         with self._database.located():
             readers = {key: _reader_of(data) for key, data in self._database.rows("skip/")}
         found = [key for key, reader in readers.items() if not older_reader or reader != READER_VERSION]
-        self._database.delete(*found)
+        if not dry_run:
+            self._database.delete(*found)
         return len(found)
 
     def put_repo(self, hub: str, repo: str, dealt: DealtWith) -> None:
