@@ -82,8 +82,14 @@ def _device() -> Iterator[Finding]:
 
 
 def _cache(cache_dir: str | Path | None, held: list[str]) -> Iterator[Finding]:
-    from hubrank.zoo.store import Zoo
+    from hubrank.zoo.lock import lock_holder
+    from hubrank.zoo.store import Zoo, cache_folder
 
+    holder = lock_holder(cache_folder(cache_dir))
+    if holder is not None:
+        yield Finding(
+            "lock", "warn", f"{holder} is changing the zoo; searches need not wait for it, `hubrank sync --wait` does"
+        )
     try:
         with Zoo(cache_dir) as zoo:
             bases = zoo.bases()

@@ -18,7 +18,7 @@ from pathlib import Path
 from hubrank.errors import StoreError, StoreLockedError
 from hubrank.zoo.place import tag_folder
 
-__all__ = ["sync_lock"]
+__all__ = ["lock_holder", "sync_lock"]
 
 _POLL_SECONDS = 0.2
 
@@ -62,6 +62,21 @@ def sync_lock(folder: Path, *, wait: bool = False, on_wait: Callable[[str], None
         with contextlib.suppress(OSError):
             holder.unlink()
         lock.release()
+
+
+def lock_holder(folder: Path) -> str | None:
+    """Who is changing the zoo in this folder right now, in words; None where nobody is."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / "sync.lock").is_file():
+        return None
+    try:
+        with FileLock(folder / "sync.lock", timeout=0, thread_local=False):
+            return None
+    except Timeout:
+        return _who(folder / "sync.json")
+    except (OSError, NotImplementedError):  # a folder that cannot be written has no one who writes it
+        return None
 
 
 def _who(holder: Path) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 
 import pytest
+
+from hubrank.zoo.lock import sync_lock
 
 
 @pytest.fixture
@@ -26,6 +29,16 @@ def test_a_token_is_mentioned_and_never_printed(findings, monkeypatch):
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     found, _ = findings()
     assert found["token"]["detail"].startswith("none")
+
+
+def test_who_holds_the_zoo_is_said_while_somebody_does(findings, tmp_path):
+    assert "lock" not in findings()[0]
+    with sync_lock(tmp_path / "cache"):
+        found, done = findings()
+    assert found["lock"]["level"] == "warn"
+    assert f"process {os.getpid()} on " in found["lock"]["detail"]
+    assert done.code == 0
+    assert "lock" not in findings()[0]
 
 
 def test_ray_may_be_missing(findings, monkeypatch):
