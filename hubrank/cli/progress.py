@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Interrupted", "SearchProgress", "SyncProgress"]
 
 _LINE_SECONDS = 10.0  # between two lines in a log
+_BAR, _NAME, _WIDE = 16, 16, 100  # columns: of the bar, of a name worth showing, of a terminal with room for the bar
 
 
 class Interrupted(Exception):  # noqa: N818 -- not an error
@@ -91,6 +92,7 @@ class SyncProgress:
         self._bytes = 0
         self._listed: dict[str, int] = {}
         self._complete = False
+        self._wide = True
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
@@ -98,7 +100,10 @@ class SyncProgress:
         if self._output.live and not self._output.quiet:
             from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-            columns = (SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
+            # What a terminal has no room for would squeeze all columns: the bar goes first.
+            self._wide = self._output.errors().width >= _WIDE
+            bar = [BarColumn(bar_width=_BAR)] if self._wide else []
+            columns = (SpinnerColumn(), *bar, TextColumn("{task.description}", markup=False))
             self._progress = Progress(*columns, console=self._output.errors(), transient=True, redirect_stdout=False)
             self._progress.start()
             self._task = self._progress.add_task("listing adapters", total=None)
@@ -117,8 +122,8 @@ class SyncProgress:
         if event.outcome == "skipped":
             self._output.detail(f"skipped {event.name}: {event.detail}")
         if self._progress is not None and self._task is not None:
-            line = f"{self.line()}: {plain(event.name, 60)}"
             total = self._total if self._complete else None
+            line = self._fitting(event.name)
             self._progress.update(self._task, completed=self._outcomes.total(), total=total, description=line)
         elif not self._output.live and self._clock() - self._said >= _LINE_SECONDS:
             self._said = self._clock()
@@ -139,6 +144,12 @@ class SyncProgress:
         if self._outcomes["skipped"]:
             parts.append(f"{self._outcomes['skipped']:,} skipped")
         return ", ".join(parts)
+
+    def _fitting(self, name: str) -> str:
+        """The line, and the adapter's name where there is room for some of it."""
+        line = self.line()
+        room = self._output.errors().width - len(line) - (_BAR if self._wide else 0) - 6
+        return f"{line}: {plain(name, room)}" if room >= _NAME else line
 
     @property
     def _total(self) -> int:

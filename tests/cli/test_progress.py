@@ -130,6 +130,21 @@ def test_a_log_that_asks_for_colours_is_no_terminal(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_the_live_line_fits_the_terminal(monkeypatch, width):
+    terminal = on_a_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", str(width))
+    with SyncProgress(Output()) as progress:
+        progress.event(seen(name="org/" + "x" * 100, listed=3))
+        progress._progress.refresh()
+        line = progress._progress.tasks[0].description
+    shown = terminal.getvalue()
+    # The spinner (and on a wide terminal the bar) is still there beside the line, of which nothing was cut away.
+    assert line in shown
+    assert len(line) + 2 + (17 if width >= 100 else 0) <= width
+    assert ("xxxx" in line) is (width >= 80)
+
+
 def test_what_is_kept():
     progress = SyncProgress(Output(quiet=True))
     assert progress.kept().startswith("kept: nothing new;")
