@@ -16,21 +16,37 @@ from hubrank._version import VERSION
 if TYPE_CHECKING:
     from hubrank.api import sync
     from hubrank.ranking.search import search
-    from hubrank.target.rows import Target, read_target
+    from hubrank.target.rows import Examination, examine_target, read_target
+    from hubrank.target.task import Target
     from hubrank.types import Ranking, Scored, Source, SyncReport
     from hubrank.zoo.store import Zoo
 
 __version__ = VERSION
 
-__all__ = ["Ranking", "Scored", "Source", "SyncReport", "Target", "Zoo", "__version__", "read_target", "search", "sync"]
+__all__ = [
+    "Examination",
+    "Ranking",
+    "Scored",
+    "Source",
+    "SyncReport",
+    "Target",
+    "Zoo",
+    "__version__",
+    "examine_target",
+    "read_target",
+    "search",
+    "sync",
+]
 
 _WHERE = {
+    "Examination": "hubrank.target.rows",
     "Ranking": "hubrank.types",
     "Scored": "hubrank.types",
     "Source": "hubrank.types",
     "SyncReport": "hubrank.types",
-    "Target": "hubrank.target.rows",
+    "Target": "hubrank.target.task",
     "Zoo": "hubrank.zoo.store",
+    "examine_target": "hubrank.target.rows",
     "read_target": "hubrank.target.rows",
     "search": "hubrank.ranking.search",
     "sync": "hubrank.api",

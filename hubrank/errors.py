@@ -75,6 +75,7 @@ class TargetError(InputError):
         super().__init__(f"{where}: {message}")
         self.path = str(path)
         self.line = line
+        self.message = message
 
 
 class BaseModelError(InputError):

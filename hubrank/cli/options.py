@@ -8,7 +8,18 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-__all__ = ["BaseFilter", "CacheDir", "Format", "FormatOption", "MethodFilter", "Quiet", "Verbose", "WaitOption"]
+__all__ = [
+    "BaseFilter",
+    "CacheDir",
+    "FieldsOption",
+    "Format",
+    "FormatOption",
+    "MethodFilter",
+    "Quiet",
+    "TaskOption",
+    "Verbose",
+    "WaitOption",
+]
 
 
 class Format(StrEnum):
@@ -40,4 +51,16 @@ BaseFilter: TypeAlias = Annotated[
 MethodFilter: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--method", metavar="METHOD", help="Only adapters of this method, such as lora; may be repeated."),
+]
+TaskOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="TASK",
+        help="classification, multi-label, regression, multiple-choice, tagging, qa, causal-lm or seq2seq. Default: inferred.",
+    ),
+]
+FieldsOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--fields", metavar="ROLE=FIELD,...", help="Which field is which, such as text=headline,label=class."),
 ]

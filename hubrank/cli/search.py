@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hubrank.cli.first_sync import sync_what_is_missing
-from hubrank.cli.options import CacheDir, Format, FormatOption, Quiet, Verbose
+from hubrank.cli.options import CacheDir, FieldsOption, Format, FormatOption, Quiet, TaskOption, Verbose
 from hubrank.cli.output import Output
 from hubrank.cli.progress import SearchProgress
 
@@ -18,8 +18,12 @@ __all__ = ["search"]
 def search(
     target: Annotated[
         Path,
-        typer.Option("--target", "-t", metavar="FILE.jsonl", help="Your labelled rows: text, text_pair (optional), label."),
+        typer.Option(
+            "--target", "-t", metavar="FILE", help="Your labelled rows (JSONL, CSV, ...); `hubrank target` shows them."
+        ),
     ],
+    task: TaskOption = None,
+    fields: FieldsOption = None,
     base: Annotated[
         str | None,
         typer.Option(
@@ -60,11 +64,11 @@ def search(
     settings = SearchSettings(
         base=base, top=top, steps=steps, seed=seed, device=device, estimator=estimator, offline=offline, gone=gone
     )
-    task = read_target(target)
+    rows = read_target(target, task=task, fields=fields)
     if not no_sync:
         sync_what_is_missing(output, settings, cache_dir)
     with SearchProgress(output) as progress:
-        ranking = run(task, cache_dir=cache_dir, listener=progress, settings=settings)
+        ranking = run(rows, cache_dir=cache_dir, listener=progress, settings=settings)
     match format:
         case Format.json:
             output.text(ranking_json(ranking))

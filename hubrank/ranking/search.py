@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hubrank.checkpoints.base_names import all_names
 from hubrank.checkpoints.peft_lora import read_lora
-from hubrank.errors import BaseModelError, EmptyZooError, UsageError
+from hubrank.errors import BaseModelError, EmptyZooError, TargetError, UsageError
 from hubrank.ranking.estimators import DEFAULT, ESTIMATORS
 from hubrank.ranking.placement import usual_modules, usual_rank
 from hubrank.ranking.rank import rank_sources
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.target.base import BaseModel, find_base, load_base
 from hubrank.target.frameworks import import_peft, pick_device
-from hubrank.target.rows import Target, read_target
+from hubrank.target.rows import read_target
+from hubrank.target.task import Target
 from hubrank.target.tuning import TuningPlan, tune
 from hubrank.types import Ranking, Signature, TargetRun
 from hubrank.zoo.packed import Packed
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 METHOD = "lora"
+TUNED = ("classification", "regression")
+"""The tasks that a target can be tuned on."""
 STEPS = TuningPlan(modules=()).steps
 
 
@@ -100,7 +103,7 @@ def search(
     in no form.
 
     Args:
-        target: a JSONL file, or what :func:`hubrank.target.rows.read_target` made of one.
+        target: a file of rows, or what :func:`hubrank.target.rows.read_target` made of one.
         zoo: an open zoo; else the one in ``cache_dir`` (see :func:`hubrank.zoo.store.cache_folder`).
         settings, changes: fields of :class:`SearchSettings`, as an object or by name.
 
@@ -115,6 +118,8 @@ def search(
     listener = listener or _Silent()
     check_settings(settings)
     task = target if isinstance(target, Target) else read_target(target)
+    if task.task not in TUNED:
+        raise TargetError(task.path, f"this is {task.task}; search tunes {' and '.join(TUNED)} so far (--task says another)")
     opened = zoo or Zoo(cache_dir)
     try:
         return _search(task, opened, settings, listener)

@@ -18,7 +18,7 @@ from hubrank.errors import BaseModelError
 from hubrank.target.frameworks import import_peft, import_torch
 
 if TYPE_CHECKING:
-    from hubrank.target.rows import Target
+    from hubrank.target.task import Target
 
 __all__ = ["Tuned", "TuningPlan", "batches", "encode", "mean_pool", "tune"]
 
