@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hubrank.errors import TargetError
 
-__all__ = ["MAX_LISTED", "Problem", "Problems", "RowError"]
+__all__ = ["MAX_LISTED", "Problem", "Problems", "RowError", "by_line"]
 
 MAX_LISTED = 100
 """So many problems are kept; the others are counted."""
@@ -29,6 +29,11 @@ class Problem:
     line: int | None
     message: str
     fatal: bool
+
+
+def by_line(problem: Problem) -> tuple[bool, int]:
+    """A sort key: by line, those of the file as a whole last."""
+    return problem.line is None, problem.line or 0
 
 
 class Problems:

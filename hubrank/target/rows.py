@@ -14,7 +14,7 @@ from pathlib import Path
 from hubrank.errors import TargetError
 from hubrank.target.fields import FieldMap, chosen_task, field_map, parse_fields, resolved
 from hubrank.target.files import MAX_ROWS, FileFormat, opened
-from hubrank.target.problems import Problem, Problems, RowError
+from hubrank.target.problems import Problem, Problems, RowError, by_line
 from hubrank.target.task import MAX_CHARACTERS, MIN_ROWS, Target, TaskKind
 from hubrank.target.tasks import RowCollector, collector
 from hubrank.target.values import kind_of
@@ -36,7 +36,7 @@ class Examination:
         format: what the file was read as; None where it could not even be opened as something.
         target: what the usable rows make; None where it could not be said what they are, or none is usable.
         unused: fields that play no role.
-        problems: by line; those of the file as a whole first.
+        problems: by line; those of the file as a whole last.
         unlisted: how many problems are not in that list.
     """
 
@@ -93,7 +93,7 @@ def _examine(path: str | Path, task: str | None, given: FieldsGiven, *, stop: bo
         known = _understood(head, problems, asked, roles)
         target = None if known is None else _target(shown, chain(head, rows), known, problems, typed=file.typed)
         kind = file.format
-    found = tuple(sorted(problems.found, key=lambda problem: problem.line or 0))
+    found = tuple(sorted(problems.found, key=by_line))
     return Examination(shown, kind, target, known.unused if known is not None else (), found, problems.unlisted)
 
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from hubrank.checkpoints.card import plain
-from hubrank.target.problems import MAX_LISTED, Problem
+from hubrank.target.problems import MAX_LISTED, Problem, by_line
 from hubrank.target.rows import Examination
 from hubrank.target.task import Target
 
@@ -85,7 +85,7 @@ def summarise(examined: Examination) -> TargetSummary:
         warnings += [Problem(line or None, message, fatal=False) for line, message in listed[:_NAMED]]
         if len(listed) > _NAMED:
             warnings.append(Problem(None, f"{len(listed) - _NAMED} more {rest}", fatal=False))
-    problems = sorted((*examined.problems, *warnings), key=lambda problem: (not problem.fatal, problem.line or 0))
+    problems = sorted((*examined.problems, *warnings), key=lambda problem: (not problem.fatal, *by_line(problem)))
     unlisted = examined.unlisted + max(0, len(problems) - 2 * MAX_LISTED)
     return TargetSummary(
         replace(examined, problems=tuple(problems[: 2 * MAX_LISTED]), unlisted=unlisted),

@@ -22,8 +22,8 @@ _KINDS = (
 )
 
 
-def text_of(row: Mapping[str, object], name: str, *, role: str = "text", empty: bool = False) -> str:
-    """The text in a field; ``empty`` allows one without letters, such as the prompt of plain text.
+def text_of(row: Mapping[str, object], name: str, *, role: str = "text") -> str:
+    """The text in a field.
 
     Raises:
         RowError: it is missing, of another type or empty.
@@ -34,7 +34,7 @@ def text_of(row: Mapping[str, object], name: str, *, role: str = "text", empty: 
         raise RowError(missing(row, role, name)) from None
     if not isinstance(text, str):
         raise RowError(f"{quoted(name)} is a {kind_of(text)}, not a string")
-    if not empty and (not text or text.isspace()):
+    if not text or text.isspace():
         raise RowError(f"{quoted(name)} is empty")
     return text if text.isascii() else encodable(text)
 

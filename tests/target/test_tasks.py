@@ -6,9 +6,13 @@ import gzip
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hubrank.errors import TargetError
+from hubrank.report.target import target_json
 from hubrank.target.rows import examine_target, read_target
+from hubrank.target.summary import summarise
 from hubrank.target.task import MAX_CONTEXT, Answer, Turn
 from hubrank.target.tasks.tagging import MAX_TOKENS
 from tests.ranking.builders import write_lines
@@ -417,6 +421,40 @@ def test_a_single_row_is_too_few(file, task):
     write_lines(file, rows)
     with pytest.raises(TargetError, match="only 1 row; at least 8"):
         read_target(file, task=task)
+
+
+_junk = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["", "a", "[1", "[]", "{}", "user", "\ud800", "9" * 20]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["text", "answer_start", "role", "content", "label", "x"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(task=st.sampled_from(sorted(ALL)), junk=_junk, named=st.booleans(), data=st.data())
+def test_junk_in_a_field_is_named_or_understood(file, task, junk, named, data):
+    """Nothing but a TargetError leaves, and what is understood can be encoded and counted."""
+    rows = several(ALL[task], 10)
+    field = data.draw(st.sampled_from(sorted(rows[4])))
+    rows[4][field] = junk
+    examined = examine_target(write_lines(file, rows), task=task if named else None)
+    if examined.usable:
+        target = read_target(file, task=task if named else None)
+        assert (len(target), target.task) == (10, task if named else target.task)
+        assert all(text.encode("utf-8") is not None for text in (*target.texts, *target.outputs, *target.classes))
+    else:
+        with pytest.raises(TargetError):
+            read_target(file, task=task if named else None)
+    for problem in examined.problems:
+        assert problem.message.isprintable()
+    assert json.loads(target_json(summarise(examined)))["usable"] == examined.usable
 
 
 @pytest.mark.parametrize(

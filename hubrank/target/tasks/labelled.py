@@ -131,6 +131,8 @@ class LabelledRows:
         """Labels of one type: what a table holds as strings becomes numbers where all of them are."""
         if self._task == "regression":
             return _values(labels, self.lines, self._label, problems)
+        if not self._typed and {str(label).lower() for label in set(labels)} <= {"true", "false"}:
+            return [str(label).lower() == "true" for label in labels]
         if not self._typed and self._task is None:
             numbers = {label: _number(label) for label in set(labels) if isinstance(label, str)}
             share = sum(numbers.get(str(label)) is not None for label in labels) / max(1, len(labels))
