@@ -23,10 +23,13 @@ _EXPAND = (
     *("usedStorage", "config"),
 )
 _MAX_PAGES = 5000
-_MAX_BODY = 256_000_000
+_MAX_BODY = 64_000_000  # a page of a thousand, siblings and cards and all, has a few megabytes
+_MAX_REFS = 4_000_000
+_MAX_BRANCHES = 64  # each costs a call; AdapterHub's repositories have a handful
+_MAX_BRANCH_NAME = 200
 _MAX_FILES = 100_000
 _HF = ("https", "huggingface.co", 443)
-_ID = re.compile(r"[A-Za-z0-9_][\w.\-]{0,95}(?:/[A-Za-z0-9_.\-][\w.\-]{0,95})?", re.ASCII)
+_ID = re.compile(r"[A-Za-z0-9_][\w.\-]{0,95}(?:/(?!\.{1,2}$)[A-Za-z0-9_.\-][\w.\-]{0,95})?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -105,22 +108,23 @@ def ask_model(transport: Transport, endpoint: str, name: str, revision: str, *, 
 
 
 def ask_branches(transport: Transport, endpoint: str, name: str, *, traffic: Traffic) -> Mapping[str, str]:
-    """The commit at the head of each branch.
+    """The commit at the head of each branch, of 64 branches at most; names that no adapter needs are left out.
 
     Raises:
         HubAnswerError: it is not there, or not open to us.
         HubError: the hub does not answer.
     """
     url = f"{model_url(endpoint, name)}/refs"
-    value = transport.json(Call(url, _MAX_BODY, packed=True, traffic=traffic))[0]
+    value = transport.json(Call(url, _MAX_REFS, packed=True, traffic=traffic))[0]
     branches = value.get("branches") if isinstance(value, dict) else None
     if not isinstance(branches, list):
         raise HubAnswerError("bad answer", f"{shown(url)} was answered with no branches")
     found = {}
     for branch in branches:
         match branch:
-            case {"name": str(title), "targetCommit": str(commit)} if _COMMIT.fullmatch(commit):
-                found[title] = commit
+            case {"name": str(title), "targetCommit": str(commit)} if _COMMIT.fullmatch(commit) and _plain_path(title):
+                if len(title) <= _MAX_BRANCH_NAME and len(found) < _MAX_BRANCHES:
+                    found[title] = commit
     return found
 
 

@@ -192,17 +192,6 @@ def test_the_command_honours_hf_endpoint(hub, tmp_path):
     env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
     command = [sys.executable, "-m", "hubrank", "sync", "--base", "all", "--format", "json"]
     command += ["--cache-dir", str(tmp_path / "zoo")]
-        sys.executable,
-        "-m",
-        "hubrank",
-        "sync",
-        "--base",
-        "all",
-        "--cache-dir",
-        str(tmp_path / "zoo"),
-        "--format",
-        "json",
-    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["added"] == 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hubrank.errors import HubAnswerError, HubError
 from hubrank.hubs.huggingface import HuggingFaceHub, listings
 from hubrank.hubs.matching import fits, searches
-from hubrank.hubs.model_list import Model, Search, _model, list_models
+from hubrank.hubs.model_list import Model, Search, _model, ask_branches, list_models
 from hubrank.hubs.protocol import Query, Traffic
 from tests.hubs.quick import TOKEN, Clock, online, quick
 from tests.standin import Fault, Repo, stand_in_hub
@@ -258,3 +258,22 @@ def test_a_list_survives_faults_that_pass(hub, status, count):
     assert len(list(running.discover(Query()))) == 1
     assert running.traffic.requests == count + 3
     assert clock.waits
+
+
+def test_branches_are_bounded_in_number_and_name(hub):
+    """Each branch costs a call, and its name goes into the store and onto terminals."""
+    names = ["v1", *(f"b{i:03}" for i in range(200)), "x" * 500, "\x1b[31m", "a/../b"]
+    refs = {"branches": [{"name": name, "targetCommit": f"{i:040x}"} for i, name in enumerate(names)]}
+    add(hub, "a/one", versioned=True)
+    hub.fault = lambda method, path: Fault(200, body=json.dumps(refs).encode()) if path.endswith("/refs") else None
+    branches = ask_branches(quick(hub.url), hub.url, "a/one", traffic=Traffic())
+    assert len(branches) == 64
+    assert "v1" in branches
+    refs["branches"] = refs["branches"][-3:]
+    assert not ask_branches(quick(hub.url), hub.url, "a/one", traffic=Traffic())
+
+
+@pytest.mark.parametrize("name", ["org/..", "org/.", "../x", "org/na/me", "org/x\n"])
+def test_a_name_that_would_lead_elsewhere_is_no_name(name):
+    with pytest.raises(HubAnswerError):
+        _model({"id": name}, "http://hub/api/models")
