@@ -9,8 +9,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from hubrank import Zoo, sync
-from hubrank.errors import BaseModelError
+from hubrank.api import ensure_base, plan
+from hubrank.checkpoints.base_names import canonical_name
+from hubrank.errors import BaseModelError, UsageError
 from hubrank.target.base import BaseModel
+from hubrank.zoo.defaults import DEFAULT_BASES
+from tests.standin import stand_in_hub
+from tests.zoo.hub_repos import quick_hub, repo
 
 BASE = "org/tiny"
 
@@ -88,3 +93,69 @@ def test_a_union_is_stored_as_its_parts_and_goes_whole(tmp_path):
     with Zoo(tmp_path / "cache") as zoo:
         assert [(part.name, part.method) for part in zoo.sources()] == [("org/mam", "bottleneck")]
         assert zoo.verify() == []
+
+
+# What is synced where nothing is said
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with stand_in_hub() as running:
+        running.add(repo("org/one", 1))
+        running.add(repo("org/two", 2, base="org/second"))
+        running.add(repo("org/roberta", 3, base="roberta-base"))
+        yield running
+
+
+def names(folder) -> list[str]:
+    with Zoo(folder) as zoo:
+        return [source.name for source in zoo.sources()]
+
+
+def test_an_empty_zoo_takes_the_stated_bases_and_a_full_one_its_own(hub, tmp_path):
+    hubs = [quick_hub(hub)]
+    assert sync(hubs, cache_dir=tmp_path).added == 1
+    assert names(tmp_path) == ["org/roberta"]
+    assert sync(hubs, cache_dir=tmp_path, bases=["org/second"]).added == 1
+    hub.add(repo("org/three", 4, base="org/second"))
+    assert sync(hubs, cache_dir=tmp_path).added == 1
+    assert names(tmp_path) == ["org/roberta", "org/three", "org/two"]
+    assert sync(hubs, cache_dir=tmp_path, bases=["all"]).added == 1
+    assert len(names(tmp_path)) == 4
+
+
+def test_the_stated_bases_are_ids_that_they_go_by():
+    assert [canonical_name(base) for base in DEFAULT_BASES] == list(DEFAULT_BASES)
+    assert len(set(DEFAULT_BASES)) == len(DEFAULT_BASES) <= 15
+
+
+def test_a_base_that_the_zoo_lacks_is_announced_and_read(hub, tmp_path):
+    told = []
+    report = ensure_base("org/second", hubs=[quick_hub(hub)], cache_dir=tmp_path, announce=told.append)
+    assert report.added == 1
+    assert [plan.new for plan in told] == [("org/two",)]
+    hub.clear()
+    assert ensure_base("org/second", hubs=[quick_hub(hub)], cache_dir=tmp_path, announce=told.append) is None
+    assert not hub.seen
+    assert len(told) == 1
+
+
+def test_whoever_hears_the_announcement_may_refuse(hub, tmp_path):
+    def refuse(plan):
+        raise UsageError("not now")
+
+    with pytest.raises(UsageError, match="not now"):
+        ensure_base("org/second", hubs=[quick_hub(hub)], cache_dir=tmp_path, announce=refuse)
+    assert names(tmp_path) == []
+
+
+def test_a_plan_makes_no_zoo(hub, tmp_path):
+    assert plan([quick_hub(hub)], cache_dir=tmp_path / "zoo", bases=("all",)).new == ("org/one", "org/two", "org/roberta")
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.parametrize("setting", ["limit", "jobs", "min_downloads"])
+def test_a_number_out_of_range_is_refused(setting, tmp_path):
+    with pytest.raises(UsageError, match="give a number from"):
+        sync([tmp_path], cache_dir=tmp_path / "cache", **{setting: -1})
