@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from hubrank.errors import HubError, SyncIncompleteError
+from hubrank.errors import HubError, StoreError, SyncIncompleteError
 from hubrank.hubs.folder import FolderHub
 from hubrank.hubs.protocol import Query
 from hubrank.zoo.plan import plan_sync
@@ -282,4 +282,20 @@ def test_older_records_are_read_again_when_their_repository_moves(hub, zoo, tmp_
     (source,) = zoo.sources()
     zoo.revise(replace(source, files=(), reader=0, card_base=None, revision="0" * 40))
     assert counts(sync(zoo, hub)) == (0, 1, 0, 0, {})
+    assert contents(zoo) == fresh(tmp_path, hub)
+
+
+def test_a_full_disk_ends_it_and_nothing_stored_is_lost(hub, zoo, tmp_path):
+    fill(hub, 20)
+    execute = zoo._database._cache._sql
+    ((pages,),) = execute("PRAGMA page_count").fetchall()
+    execute(f"PRAGMA max_page_count = {pages + 12}").fetchall()
+    events = []
+    with pytest.raises(StoreError, match="free some space"):
+        sync(zoo, hub, on_event=events.append)
+    assert 0 < len(events) < 20
+    assert {event.name for event in events} == set(contents(zoo))
+    assert zoo.verify() == []
+    execute("PRAGMA max_page_count = 1000000").fetchall()
+    sync(zoo, hub)
     assert contents(zoo) == fresh(tmp_path, hub)
