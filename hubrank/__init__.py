@@ -15,6 +15,8 @@ from hubrank._version import VERSION
 
 if TYPE_CHECKING:
     from hubrank.api import sync
+    from hubrank.check.findings import CheckReport, Finding
+    from hubrank.check.run import check
     from hubrank.ranking.search import search
     from hubrank.target.rows import Examination, examine_target, read_target
     from hubrank.target.task import Target
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 __all__ = [
+    "CheckReport",
     "Examination",
+    "Finding",
     "Ranking",
     "Scored",
     "Source",
@@ -32,6 +36,7 @@ __all__ = [
     "Target",
     "Zoo",
     "__version__",
+    "check",
     "examine_target",
     "read_target",
     "search",
@@ -40,6 +45,8 @@ __all__ = [
 
 _WHERE = {
     "Examination": "hubrank.target.rows",
+    "CheckReport": "hubrank.check.findings",
+    "Finding": "hubrank.check.findings",
     "Ranking": "hubrank.types",
     "Scored": "hubrank.types",
     "Source": "hubrank.types",
@@ -47,6 +54,7 @@ _WHERE = {
     "Target": "hubrank.target.task",
     "Zoo": "hubrank.zoo.store",
     "examine_target": "hubrank.target.rows",
+    "check": "hubrank.check.run",
     "read_target": "hubrank.target.rows",
     "search": "hubrank.ranking.search",
     "sync": "hubrank.api",

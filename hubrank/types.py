@@ -248,6 +248,7 @@ class Ranking:
         rows: best first, as many as were asked for.
         energy: part of the target's own norm that the zoo's basis holds, from 0 to 1; low means unlike anything in the zoo.
         notes: what the user should know of the run, one sentence each.
+        signature: the target's own, for who draws it among the sources.
     """
 
     base: str
@@ -262,6 +263,7 @@ class Ranking:
     verdict: Verdict
     energy: float
     notes: tuple[str, ...] = ()
+    signature: Signature | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

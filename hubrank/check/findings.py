@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from hubrank.types import Signature
+
 __all__ = ["LEVELS", "CheckReport", "Finding", "Judged", "Lead", "Level", "Neighbour", "Suppressed", "TargetStanding"]
 
 Level: TypeAlias = Literal["error", "warning", "note", "off"]
@@ -65,6 +67,7 @@ class Judged:
         usual_strength: the median of the same over the zoo's sources of that base and method.
         nearest: the nearest sources of the zoo, nearest first.
         whole: whether its files were read; otherwise it was judged from what the zoo keeps of it.
+        signature: what it changes, of the first adapters of a check, for who draws them.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Judged:
     usual_strength: float | None = None
     nearest: tuple[Neighbour, ...] = ()
     whole: bool = True
+    signature: Signature | None = field(default=None, compare=False, repr=False)
 
     @property
     def worst(self) -> Level:

@@ -12,10 +12,10 @@ import numpy as np
 
 from hubrank.check.evidence import Evidence, Standing, Twin, TwinKind
 from hubrank.check.findings import Neighbour
-from hubrank.check.neighbours import mean_cosines, vectors_of, vectors_of_zoo
 from hubrank.checkpoints.reader import ADAPTERS_WEIGHTS, PEFT_WEIGHTS
 from hubrank.errors import EmptyZooError
 from hubrank.hubs.folder import FolderBundle
+from hubrank.ranking.neighbours import mean_cosines, vectors_of, vectors_of_zoo
 from hubrank.signatures.basis import Projection, project, projected_cosines
 from hubrank.signatures.canonical import SHIFT
 from hubrank.signatures.views import THREE_VIEWS, similarity

@@ -29,6 +29,10 @@ class Output:
         """A finished text to stdout."""
         sys.stdout.write(text + "\n")
 
+    def command_lines(self, text: str) -> None:
+        """Commands for the runner of a CI job to stderr, which it reads as it does stdout; quiet or not."""
+        sys.stderr.write(text + "\n")
+
     def render(self, parts: Iterable[RenderableType]) -> None:
         """Rich renderables to stdout."""
         console = self.console()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from hubrank.cli.first_sync import sync_what_is_missing
 from hubrank.cli.options import CacheDir, FieldsOption, Format, FormatOption, Quiet, TaskOption, Verbose
 from hubrank.cli.output import Output
 from hubrank.cli.progress import SearchProgress
+
+if TYPE_CHECKING:
+    from hubrank.types import Ranking
 
 __all__ = ["search"]
 
@@ -41,6 +44,9 @@ def search(
     ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never ask a hub, for adapters or for the base model.")] = False,
     gone: Annotated[bool, typer.Option("--gone", help="Rank what left its hub, too, marked.")] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.html", help="Also write one self-contained page.")
+    ] = None,
     cache_dir: CacheDir = None,
     format: FormatOption = Format.table,  # noqa: A002 -- the option's name
     quiet: Quiet = False,
@@ -69,6 +75,8 @@ def search(
         sync_what_is_missing(output, settings, cache_dir)
     with SearchProgress(output) as progress:
         ranking = run(rows, cache_dir=cache_dir, listener=progress, settings=settings)
+    if report is not None:
+        _page(ranking, report, cache_dir)
     match format:
         case Format.json:
             output.text(ranking_json(ranking))
@@ -83,3 +91,14 @@ def search(
     output.note(
         f"{tuned}; compared {ranking.compared} of {ranking.sources} sources" + (f" (not: {skipped})" if skipped else "")
     )
+
+
+def _page(ranking: Ranking, path: Path, cache_dir: Path | None) -> None:
+    from hubrank.cli.page import command_line, versions, write_page
+    from hubrank.report.search_page import search_page
+    from hubrank.report.zoo_maps import map_of_search
+    from hubrank.zoo.store import Zoo
+
+    with Zoo(cache_dir) as zoo:
+        drawn = map_of_search(zoo, ranking)
+    write_page(path, search_page(ranking, drawn, command=command_line(), versions=versions()))

@@ -176,6 +176,7 @@ def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener
         verdict=ranked.verdict,
         energy=ranked.energy,
         notes=tuple(notes),
+        signature=signature,
     )
 
 
