@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from hubrank.check.base_shapes import base_misfits
 from hubrank.check.evidence import Evidence, Refusal, Security
 from hubrank.check.safety import LOADED, PICKLES
+from hubrank.checkpoints.bare_files import MANIFEST
 from hubrank.checkpoints.base_tensors import BaseTensors
 from hubrank.checkpoints.card import MAX_CARD_BYTES, front_matter
 from hubrank.checkpoints.config import MAX_CONFIG_BYTES, parse_config
@@ -60,6 +61,8 @@ def read_evidence(hub: str, listing: Listing, bundle: Bundle, bases: Bases, *, s
     failure: Refusal | None = None
     zero_sites, facts = 0, None
     try:
+        if CONFIG not in listing.files and MANIFEST not in listing.files:
+            raise AdapterError("no config", f"no {CONFIG} and no {MANIFEST}")
         base = base_of(listing, bundle)
         facts = bases(base)
         adapter = _read(listing, bundle, facts.tensors)

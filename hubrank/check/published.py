@@ -31,10 +31,13 @@ class Candidate:
     security: Security | None = None
 
 
-def find_candidates(names: Sequence[str | Path], *, offline: bool = False) -> Iterator[Candidate]:
+def find_candidates(names: Sequence[str | Path], *, offline: bool = False, endpoint: str | None = None) -> Iterator[Candidate]:
     """The adapters under folders, and of repositories named ``org/name``, ``org/name/subfolder`` or ``org/name@revision``.
 
     A folder without an adapter counts as one that lacks everything.
+
+    Args:
+        endpoint: address of another hub with the same API; None for the one that HF_ENDPOINT names, or the HF Hub.
 
     Raises:
         UsageError: a name is neither a folder that is there nor a repository's.
@@ -42,12 +45,12 @@ def find_candidates(names: Sequence[str | Path], *, offline: bool = False) -> It
         HubError: the Hub does not answer, refuses, or must not be asked.
     """
     for name in names:
-        if Path(name).is_dir():
+        if str(name) and Path(name).is_dir():
             yield from _of_folder(Path(name))
         elif _REPO.fullmatch(str(name)):
             if offline:
                 raise HubError(f"{name}: is no folder, and the Hub is not asked offline")
-            yield from _of_hub(str(name))
+            yield from _of_hub(str(name), endpoint)
         else:
             raise UsageError(f"{name}: neither a folder that is there nor a repository such as org/name")
 
@@ -65,15 +68,15 @@ def _of_folder(folder: Path) -> Iterator[Candidate]:
         yield Candidate(hub.name, listing, hub.open(listing))
 
 
-def _of_hub(name: str) -> Iterator[Candidate]:
+def _of_hub(name: str, endpoint: str | None) -> Iterator[Candidate]:
     from hubrank.hubs.huggingface import HuggingFaceHub
 
     path, _, revision = name.partition("@")
     org, repo, *rest = path.split("/", 2)
     wanted = rest[0].strip("/") if rest else None
-    info = _ask(f"{org}/{repo}", revision or None)
+    info = _ask(f"{org}/{repo}", revision or None, endpoint)
     security = _security(info.security_repo_status)
-    hub = HuggingFaceHub()
+    hub = HuggingFaceHub(endpoint)
     folders: dict[str, dict[str, int]] = defaultdict(dict)
     for sibling in info.siblings or []:
         folder, _, file = sibling.rfilename.rpartition("/")
@@ -86,14 +89,16 @@ def _of_hub(name: str) -> Iterator[Candidate]:
         yield Candidate(hub.name, listing, hub.open(listing), _within(security, folder))
 
 
-def _ask(repo: str, revision: str | None) -> Any:
+def _ask(repo: str, revision: str | None, endpoint: str | None) -> Any:
     from huggingface_hub import HfApi, constants, errors
     from requests import RequestException
 
     if constants.HF_HUB_OFFLINE:
         raise HubError(f"{repo}: is no folder, and the Hub is not asked: HF_HUB_OFFLINE is set")
     try:
-        return HfApi().model_info(repo, revision=revision, files_metadata=True, securityStatus=True, timeout=_SECONDS)
+        return HfApi(endpoint=endpoint).model_info(
+            repo, revision=revision, files_metadata=True, securityStatus=True, timeout=_SECONDS
+        )
     except errors.GatedRepoError:
         raise HubError(f"{repo}: wants its terms accepted on the Hub, and HF_TOKEN set") from None
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
@@ -106,7 +111,7 @@ def _ask(repo: str, revision: str | None) -> Any:
         raise HubError(f"{repo}: the Hub did not answer ({type(error).__name__}); check the network and HF_ENDPOINT") from error
 
 
-def base_is_there(name: str) -> bool | None:
+def base_is_there(name: str, endpoint: str | None = None) -> bool | None:
     """Whether the Hub has a base model that is open to us; None where it does not answer."""
     from huggingface_hub import HfApi, constants, errors
     from requests import RequestException
@@ -114,7 +119,7 @@ def base_is_there(name: str) -> bool | None:
     if constants.HF_HUB_OFFLINE:
         return None
     try:
-        HfApi().model_info(name, timeout=_SECONDS)
+        HfApi(endpoint=endpoint).model_info(name, timeout=_SECONDS)
     except (errors.RepositoryNotFoundError, errors.HFValidationError):
         return False
     except (errors.HfHubHTTPError, RequestException, OSError):

@@ -50,6 +50,7 @@ class CheckSettings:
         base: base model of the targets; None for the one with the most sources in the zoo.
         offline: ask no hub.
         device: where targets are tuned.
+        endpoint: address of another hub with the HF Hub's API; None for the one that HF_ENDPOINT names, or the HF Hub.
     """
 
     new: bool = False
@@ -59,6 +60,7 @@ class CheckSettings:
     base: str | None = None
     offline: bool = False
     device: str = "auto"
+    endpoint: str | None = None
 
 
 def check(
@@ -122,7 +124,8 @@ class _Check:
             seen = read_seen(self.zoo.folder)
             since = parse_since(self.settings.since, self.now) if self.settings.since else None
             newcomers = [source for source in sources if seen.is_new(source, since)]
-        evidences = [self._read(candidate) for candidate in find_candidates(adapters, offline=self.settings.offline)]
+        found = find_candidates(adapters, offline=self.settings.offline, endpoint=self.settings.endpoint)
+        evidences = [self._read(candidate) for candidate in found]
         evidences += [self._newcomer(source) for source in newcomers]
         self._stage(f"comparing {len(evidences)} adapters with {len(sources)} sources")
         stood = [
@@ -169,7 +172,7 @@ class _Check:
 
     def _base(self, name: str) -> BaseFacts:
         if name not in self.bases:
-            self.bases[name] = _look_for_base(name, held=name in self.held, offline=self.settings.offline)
+            self.bases[name] = _look_for_base(name, self.settings, held=name in self.held)
         return self.bases[name]
 
     def _target(self, path: str | Path, newcomers: set[str]) -> TargetStanding:
@@ -208,14 +211,14 @@ def _policy(given: Policy | str | Path | None) -> Policy:
     return find_policy(RULES) if given is None else read_policy(given, RULES)
 
 
-def _look_for_base(name: str, *, held: bool, offline: bool) -> BaseFacts:
+def _look_for_base(name: str, settings: CheckSettings, *, held: bool) -> BaseFacts:
     """What this machine has of a base model; only where it has nothing, and the zoo neither, is the Hub asked."""
     try:
         folder = find_base(name, offline=True).folder
         return BaseFacts("found", base_shapes(folder), FolderTensors(folder))
     except (HubError, BaseModelError, AdapterError):
         pass
-    if held or offline:
+    if held or settings.offline:
         return BaseFacts("found" if held else "unasked", {})
-    there = base_is_there(name)
+    there = base_is_there(name, settings.endpoint)
     return BaseFacts("unasked" if there is None else "found" if there else "missing", {})

@@ -103,7 +103,8 @@ class _Yard:
 
     def _one(self, evidence: Evidence, signature: Signature, projection: Projection, near: FloatArray) -> Standing:
         near = near.copy()
-        near[self._itself(evidence)] = np.nan
+        itself = self._itself(evidence)
+        near[itself] = np.nan
         others = np.flatnonzero(np.isfinite(near))
         order = others[np.argsort(-near[others], kind="stable")]
         exact = {int(row): self._cosine(int(row), projection) for row in order[:_CANDIDATES]}
@@ -120,7 +121,7 @@ class _Yard:
             usual=float(np.median(usual)) if usual else None,
             same_task=len(same),
             same_task_rank=int(same[0]) + 1 if len(same) else None,
-            misfits=self._misfits(signature) if len(others) >= _ENOUGH_SHAPES else (),
+            misfits=self._misfits(signature) if len(near) - itself.sum() >= _ENOUGH_SHAPES else (),
         )
 
     def _itself(self, evidence: Evidence) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hubrank._version import VERSION
 from hubrank.check.findings import LEVELS, CheckReport, Finding, Judged, TargetStanding
 from hubrank.report.inert import inert, inert_json
-from hubrank.report.text import Cell, csv_table, markdown_table
+from hubrank.report.text import Cell, csv_table, markdown_table, markdown_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -75,7 +75,7 @@ def check_markdown(report: CheckReport) -> str:
         columns = ("level", "rule", "adapter", "what", "way out")
         rows = ((f.level, f.rule, inert(f.adapter), inert(f.message), f.way_out) for f in _gravest_first(report.findings))
         parts.append(markdown_table(columns, rows))
-    parts += [inert(note) for note in report.notes]
+    parts += [markdown_text(inert(note)) for note in report.notes]
     return "\n\n".join(parts)
 
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from hubrank.checkpoints.card import plain
 
-__all__ = ["Cell", "bar", "csv_table", "markdown_table", "plain", "spoken_bytes", "spoken_seconds"]
+__all__ = ["Cell", "bar", "csv_table", "markdown_table", "markdown_text", "plain", "spoken_bytes", "spoken_seconds"]
 
 Cell: TypeAlias = str | int | float | None
 
@@ -34,6 +34,11 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> st
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     lines += [f"| {' | '.join(_markdown_cell(cell) for cell in row)} |" for row in rows]
     return "\n".join(lines)
+
+
+def markdown_text(text: str, limit: int = _LONGEST) -> str:
+    """One line of Markdown in which every character that means something is escaped."""
+    return _MARKDOWN.sub(r"\\\1", plain(text, limit))
 
 
 def bar(part: float, width: int, *, unicode: bool) -> str:
@@ -73,4 +78,4 @@ def _csv_cell(cell: Cell) -> str:
 def _markdown_cell(cell: Cell) -> str:
     if not isinstance(cell, str):
         return "" if cell is None else str(cell)
-    return _MARKDOWN.sub(r"\\\1", plain(cell, _LONGEST))
+    return markdown_text(cell)
