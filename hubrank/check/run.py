@@ -23,7 +23,7 @@ from hubrank.check.sign import tuned_target
 from hubrank.check.standing import standings, stored_hashes
 from hubrank.check.targets import Signer, stand, target_findings
 from hubrank.checkpoints.base_folder import FolderTensors
-from hubrank.errors import AdapterError, BaseModelError, EmptyZooError, HubError, UsageError
+from hubrank.errors import AdapterError, BaseModelError, EmptyZooError, HubError, TargetError, UsageError
 from hubrank.hubs.folder import FolderBundle
 from hubrank.hubs.protocol import Listing
 from hubrank.target.base import find_base
@@ -96,6 +96,9 @@ def check(
         raise UsageError("nothing to check: name a folder or a repository, or say --new or --target FILE")
     if settings.since is not None and not settings.new:
         raise UsageError("--since says what is new; it needs --new")
+    missing = [path for path in settings.targets if signer is None and not Path(path).is_file()]
+    if missing:
+        raise TargetError(missing[0], "no such file")
     opened = zoo or Zoo(cache_dir)
     try:
         return _Check(opened, settings, now or datetime.now(UTC), listener, signer).run(adapters)
@@ -127,7 +130,8 @@ class _Check:
         found = find_candidates(adapters, offline=self.settings.offline, endpoint=self.settings.endpoint)
         evidences = [self._read(candidate) for candidate in found]
         evidences += [self._newcomer(source) for source in newcomers]
-        self._stage(f"comparing {len(evidences)} adapters with {len(sources)} sources")
+        if evidences:
+            self._stage(f"comparing {len(evidences)} adapters with {len(sources)} sources")
         stood = [
             replace(evidence, standing=standing)
             for evidence, standing in zip(evidences, standings(self.zoo, evidences), strict=True)
