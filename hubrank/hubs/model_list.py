@@ -119,7 +119,7 @@ def ask_branches(transport: Transport, endpoint: str, name: str, *, traffic: Tra
     branches = value.get("branches") if isinstance(value, dict) else None
     if not isinstance(branches, list):
         raise HubAnswerError("bad answer", f"{shown(url)} was answered with no branches")
-    found = {}
+    found: dict[str, str] = {}
     for branch in branches:
         match branch:
             case {"name": str(title), "targetCommit": str(commit)} if _COMMIT.fullmatch(commit) and _plain_path(title):

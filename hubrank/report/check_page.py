@@ -9,7 +9,7 @@ from hubrank.check.findings import LEVELS, CheckReport, Finding, Judged, TargetS
 from hubrank.ranking.zoo_map import ZooMap
 from hubrank.report.checking import headline
 from hubrank.report.figures import HeatRow, bar_svg, heatmap_svg
-from hubrank.report.listing import layer_norms
+from hubrank.report.source import layer_norms
 from hubrank.report.page import Section, page, table, text
 from hubrank.report.search_page import map_section, run_section
 
@@ -135,7 +135,7 @@ def _target(target: TargetStanding) -> str:
 def _heat(adapters: Sequence[Judged], anchors: dict[str, str]) -> str:
     rows, names = [], set[tuple[str, int]]()
     norms = [
-        (judged, {(stack, layer): norm for stack, layer, _, norm in layer_norms(judged.signature)})
+        (judged, {(norm.stack, norm.layer): norm.norm for norm in layer_norms(judged.signature)})
         for judged in adapters
         if judged.signature is not None
     ][:_HEAT]
