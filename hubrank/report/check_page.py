@@ -9,9 +9,9 @@ from hubrank.check.findings import LEVELS, CheckReport, Finding, Judged, TargetS
 from hubrank.ranking.zoo_map import ZooMap
 from hubrank.report.checking import headline
 from hubrank.report.figures import HeatRow, bar_svg, heatmap_svg
-from hubrank.report.source import layer_norms
 from hubrank.report.page import Section, page, table, text
 from hubrank.report.search_page import map_section, run_section
+from hubrank.report.source import layer_norms
 
 __all__ = ["check_page"]
 
