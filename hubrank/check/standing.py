@@ -75,7 +75,7 @@ def mean_norm(signature: Signature) -> float:
 
 def stored_hashes(source: Source) -> dict[str, str]:
     """What is known of the content of a source's weights files: from the store's record, else from its folder on this disk."""
-    recorded = {name: digest for name, digest in getattr(source, "files", ()) if digest and name in _WEIGHTS}
+    recorded = {name: digest for name, digest in source.files if digest and name in _WEIGHTS}
     if recorded or source.location is None or not Path(source.location).is_dir():
         return recorded
     return dict(FolderBundle(Path(source.location)).current_hashes(_WEIGHTS))

@@ -182,3 +182,20 @@ def test_a_signature_of_nothing_in_common_is_an_error(packed):
     elsewhere = random_signature(sites=["encoder.layer.9.attention.self.key"])
     with pytest.raises(EmptyZooError):
         stand(SignedTarget("t", BASE, packed, elsewhere), set(), TargetPolicy())
+
+
+def test_a_target_is_tuned_where_the_zoo_was(tmp_path):
+    """The whole way on a tiny base model: tune, rank, and say that the only newcomer leads or does not."""
+    from tests.ranking.builders import BASE as TINY
+    from tests.ranking.builders import HIDDEN, make_base, one_thread, toy_rows, write_lines
+
+    make_base(tmp_path / "base")
+    cache = make_zoo(tmp_path, 9, base=TINY, d=HIDDEN, card=card({"base_model": TINY}))
+    rows = write_lines(tmp_path / "rows.jsonl", toy_rows())
+    with one_thread():
+        found = run(cache, targets=[rows], base=f"{TINY}={tmp_path / 'base'}", device="cpu")
+    (standing,) = found.targets
+    assert standing.base == TINY
+    assert len(standing.rows) == 9
+    assert standing.lead.former is None
+    assert {finding.rule for finding in found.general} == {"new-best"}
