@@ -135,7 +135,7 @@ RULES = (
         "note",
         "the same update at another strength is hardly another adapter",
         "say on the card what it was made from",
-        "The compute cosine with a source of the zoo is at least 0.985, and one factor between their norms holds at every site.",
+        "The compute cosine with a source of the zoo is at least 0.985, and one factor between their norms holds everywhere.",
         _scaled_copy,
     ),
 )
