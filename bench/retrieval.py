@@ -33,16 +33,17 @@ from hubrank.checkpoints.peft_lora import read_lora
 from hubrank.checkpoints.safetensors_file import SafetensorsFile
 from hubrank.ranking.estimators.three_views import three_views
 from hubrank.ranking.placement import usual_modules, usual_rank
-from hubrank.ranking.search import METHOD
 from hubrank.signatures.basis import project
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.signatures.views import WeightedView, similarity
 from hubrank.target.base import find_base, load_base
+from hubrank.target.methods import Placement
 from hubrank.target.tuning import TuningPlan, tune
 from hubrank.types import Adapter, Signature, Source
 from hubrank.zoo.packed import pack
 from hubrank.zoo.packed_files import open_packed
 
+METHOD = "lora"
 QUERY_SEED = 1000  # the zoo's seeds are below 100
 SHUFFLES = 2000
 VIEWS = {
@@ -72,11 +73,11 @@ def tune_query(task: str, options: argparse.Namespace, modules: tuple[str, ...],
     split = "train" if options.rows == 0 else "dev"
     rows = read_rows(options.data, task, split)[: options.rows or None]
     plan = TuningPlan(
-        modules=modules, rank=rank, alpha=2.0 * rank, steps=options.steps, batch_size=options.batch, seed=QUERY_SEED
+        Placement("lora", modules, rank, 2.0 * rank), steps=options.steps, batch_size=options.batch, seed=QUERY_SEED
     )
     name = f"{task}-{split}{len(rows)}-{options.steps}x{options.batch}-r{rank}.safetensors"
     file = options.work / name
-    config = {"peft_type": "LORA", "r": rank, "lora_alpha": plan.alpha}
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": plan.placement.alpha}
     if not file.exists():
         model, tokenizer = load_base(find_base(BASE))
         tuned = tune(model, tokenizer, as_target(task, rows), plan)

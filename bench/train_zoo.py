@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from hubrank.target.base import find_base, load_base
-from hubrank.target.frameworks import import_torch
+from hubrank.target.methods import Placement
 from hubrank.target.rows import Target
-from hubrank.target.tuning import Tuned, TuningPlan, encode, mean_pool, tune
+from hubrank.target.tuning import Tuned, TuningPlan, predict, tune
 
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -147,25 +147,6 @@ def as_target(task: str, rows: list[dict[str, object]], classes: tuple[str, ...]
     return Target(task, "", "classification", texts, pairs, tuple(names.index(str(v)) for v in values), names)
 
 
-def predict(tuned: Tuned, target: Target, max_length: int = 128) -> np.ndarray:
-    """Head outputs [rows, classes] for every row."""
-    torch = import_torch()
-    (ids, kinds), lengths = encode(tuned.tokenizer, target, max_length)
-    order = np.argsort(lengths, kind="stable")
-    out: list[np.ndarray] = [np.empty(0)] * len(order)
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        for start in range(0, len(order), 64):
-            rows = order[start : start + 64]
-            width = int(lengths[rows].max())
-            types = None if kinds is None else torch.as_tensor(kinds[rows, :width])
-            pooled = mean_pool(torch, tuned.model, torch.as_tensor(ids[rows, :width]), torch.as_tensor(lengths[rows]), types)
-            with torch.autocast("cpu", enabled=False):
-                values = tuned.head(pooled.float()).numpy()
-            for row, value in zip(rows, values, strict=True):
-                out[row] = value
-    return np.stack(out)
-
-
 def measure(tuned: Tuned, train: Target, test: Target) -> tuple[str, float, float]:
     """(metric, baseline, value): accuracy beside the majority class of train, or Spearman beside 0."""
     values = predict(tuned, test)
@@ -240,7 +221,7 @@ def write(tuned: Tuned, folder: Path, text: str) -> None:
     partial.mkdir(parents=True, exist_ok=True)
     tensors = {name: np.ascontiguousarray(value.astype(np.float16)) for name, value in tuned.tensors().items()}
     save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = tuned.model.peft_config["default"]
+    config = tuned.attached.model.peft_config["default"]
     config.base_model_name_or_path = BASE
     config.inference_mode = True
     config.save_pretrained(str(partial))
@@ -264,9 +245,7 @@ def main() -> None:
         test = as_target(recipe.task, test_rows, train.classes or None)
         model, tokenizer = load_base(base)
         plan = TuningPlan(
-            modules=recipe.modules,
-            rank=recipe.rank,
-            alpha=recipe.alpha or 2.0 * recipe.rank,
+            Placement("lora", recipe.modules, recipe.rank, recipe.alpha or 2.0 * recipe.rank),
             steps=recipe.steps,
             batch_size=32,
             learning_rate=recipe.rate,

@@ -18,6 +18,7 @@ __all__ = [
     "CardFacts",
     "Delta",
     "Factors",
+    "MethodRun",
     "Metric",
     "Ranking",
     "Scored",
@@ -204,7 +205,11 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One row of a ranking. ``layers`` is the mean similarity of each layer, None where the two share no site."""
+    """One row of a ranking.
+
+    ``layers`` is the mean similarity of each layer, None where the two share no site; ``interval`` the best and the worst
+    place under any of several seeds, None for a single one.
+    """
 
     rank: int
     source: Source
@@ -214,14 +219,45 @@ class Scored:
     layers: tuple[float | None, ...]
     coverage: float
     warnings: tuple[str, ...] = ()
+    interval: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether anything in the zoo is related to the target, and the figures that say so."""
+    """Whether anything in the zoo is related to the target, and the figures that say so.
+
+    ``prominence`` is how far the nearest source stands out, as part of what is usual in the zoo; None for a zoo too small.
+    """
 
     relevant: bool
     why: str
+    prominence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRun:
+    """The target as it was tuned by one method with one seed.
+
+    Attributes:
+        method, seed, sources: which, and how many sources it was compared with.
+        steps, planned: done, and of how many.
+        stopped: ``stable`` (the ranking had settled), ``steps`` (all done) or ``budget`` (the time was up).
+        cached: it had been tuned before.
+        seconds: of tuning.
+        overlap: rank-biased overlap of the last two snapshots; None where there were fewer, or from the cache.
+        energy: part of its norm that the zoo's basis holds.
+    """
+
+    method: str
+    seed: int
+    sources: int
+    steps: int
+    planned: int
+    stopped: str
+    cached: bool
+    seconds: float
+    overlap: float | None
+    energy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +285,7 @@ class Ranking:
         energy: part of the target's own norm that the zoo's basis holds, from 0 to 1; low means unlike anything in the zoo.
         notes: what the user should know of the run, one sentence each.
         signature: the target's own, for who draws it among the sources.
+        runs: how the target was tuned, method by method and seed by seed.
     """
 
     base: str
@@ -263,6 +300,7 @@ class Ranking:
     verdict: Verdict
     energy: float
     notes: tuple[str, ...] = ()
+    runs: tuple[MethodRun, ...] = ()
     signature: Signature | None = field(default=None, compare=False, repr=False)
 
 

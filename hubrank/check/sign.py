@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from hubrank.check.targets import SignedTarget, Signer
 from hubrank.errors import EmptyZooError
-from hubrank.ranking.placement import usual_rank
-from hubrank.ranking.search import METHOD, choose_base, sign_target
+from hubrank.ranking.bases import choose_base, choose_methods
+from hubrank.ranking.rank import measure
+from hubrank.ranking.runs import Runs
+from hubrank.ranking.search import SILENT, SearchSettings
 from hubrank.target.base import find_base
 from hubrank.target.frameworks import pick_device
+from hubrank.target.memory import check_fit
 from hubrank.target.rows import read_target
-from hubrank.target.tuning import TuningPlan
 from hubrank.zoo.packed_files import open_packed
 
 if TYPE_CHECKING:
@@ -23,21 +25,24 @@ __all__ = ["tuned_target"]
 
 
 def tuned_target(zoo: Zoo, *, base: str | None, device: str, offline: bool, listener: Listener | None) -> Signer:
-    """A signer that tunes as a search does.
+    """A signer that tunes as a search does, by the method with the most sources; what was tuned before is not tuned again.
 
     Raises:
         EmptyZooError: the zoo has nothing for that base.
         BaseModelError, HubError: the base model cannot be had.
     """
     name, folder = choose_base(zoo, base)
-    packed = open_packed(zoo, name, METHOD)
+    method = choose_methods(zoo, name, ())[0][0]
+    packed = open_packed(zoo, name, method)
     if not packed.sources:
-        raise EmptyZooError(f"the {METHOD} sources for {name} have nothing in common: no site is adapted by a tenth of them")
+        raise EmptyZooError(f"the {method} sources for {name} have nothing in common: no site is adapted by a tenth of them")
 
     def sign(path: str | Path) -> SignedTarget:
+        chosen = pick_device(device)
         model = find_base(name, folder=folder, offline=offline)
-        plan = TuningPlan(modules=(), rank=usual_rank(packed))
-        signature, _ = sign_target(read_target(path), model, packed, plan, device=pick_device(device), listener=listener)
-        return SignedTarget(str(path), name, packed, signature)
+        dtype = check_fit(name, model.folder, chosen).dtype
+        settings = SearchSettings(base=base, device=device, offline=offline)
+        runs = Runs(read_target(path), model, zoo.folder, settings, device=chosen, dtype=dtype, listener=listener or SILENT)
+        return SignedTarget(str(path), name, packed, runs.run(measure(packed), settings.seed, None, 1, last=True))
 
     return sign

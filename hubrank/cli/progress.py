@@ -14,6 +14,8 @@ from hubrank.report.text import plain, spoken_bytes, spoken_seconds
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from hubrank.cli.live import LiveRanking
+    from hubrank.ranking.runs import Snapshot
     from hubrank.zoo.sync import Event
 
 __all__ = ["Interrupted", "SearchProgress", "SyncProgress"]
@@ -27,11 +29,11 @@ class Interrupted(Exception):  # noqa: N818 -- not an error
 
 
 class SearchProgress:
-    """A search's progress: a bar with the time left on a terminal, a line a stage elsewhere."""
+    """A search's progress: a bar and the ranking so far on a terminal, a line a stage and snapshot elsewhere."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self._progress: Progress | None = None
+        self._progress: LiveRanking | None = None
         self._task: TaskID | None = None
 
     def __enter__(self) -> SearchProgress:
@@ -48,16 +50,9 @@ class SearchProgress:
         if not self._output.live:
             self._output.note(message)
             return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from hubrank.cli.live import LiveRanking
 
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        self._progress = Progress(*columns, console=self._output.errors(), transient=True, redirect_stdout=False)
+        self._progress = LiveRanking(console=self._output.errors())
         self._progress.start()
         self._task = self._progress.add_task(plain(message, 80), total=None)
 
@@ -65,6 +60,15 @@ class SearchProgress:
         """Move the bar."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, total=total)
+
+    def ranking(self, snapshot: Snapshot) -> None:
+        """Show the ranking as it is: under the bar, or as a line."""
+        if self._progress is not None:
+            self._progress.show(snapshot)
+        elif not self._output.quiet:
+            from hubrank.cli.live import snapshot_line
+
+            self._output.note(snapshot_line(snapshot))
 
     def note(self, message: str) -> None:
         """Tell the user something once."""

@@ -13,9 +13,9 @@ from hubrank.cli.output import Output
 from hubrank.cli.progress import SearchProgress
 
 if TYPE_CHECKING:
-    from hubrank.types import Ranking
+    from hubrank.types import MethodRun, Ranking
 
-__all__ = ["search"]
+__all__ = ["search", "seconds_of"]
 
 
 def search(
@@ -30,14 +30,34 @@ def search(
     base: Annotated[
         str | None,
         typer.Option(
-            "--base", metavar="MODEL", help="Model id, folder, or ID=FOLDER. Default: the base with most sources in the zoo."
+            "--base",
+            metavar="MODEL",
+            help="Model id, folder, ID=FOLDER, or auto: the base with most sources in the zoo that fits task and device.",
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            metavar="METHOD",
+            help="lora, bottleneck, prefix, prompt, bias or ia3; may be repeated. Default: all with enough sources.",
         ),
     ] = None,
     top: Annotated[int, typer.Option("--top", "-n", metavar="N", min=1, help="Rows to show.")] = 10,
-    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Tuning steps on the target.")] = 75,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Tuning steps on the target, at most.")] = 75,
+    full: Annotated[bool, typer.Option("--full", help="Do all steps, even where the ranking stands earlier.")] = False,
+    budget: Annotated[
+        str | None, typer.Option("--budget", metavar="TIME", help="At most so much time for tuning, such as 90s or 2m.")
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option("--repeats", metavar="N", min=1, help="Tune with so many seeds: every place gets an interval.")
+    ] = 1,
     device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Where to tune.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of initialisation and row order.")] = 0,
-    estimator: Annotated[str, typer.Option("--estimator", metavar="NAME", help="What orders the sources.")] = "three-views",
+    estimator: Annotated[
+        str | None, typer.Option("--estimator", metavar="NAME", help="What orders the sources. Default: the method's own.")
+    ] = None,
+    retune: Annotated[bool, typer.Option("--retune", help="Tune again, even what was tuned before.")] = False,
     no_sync: Annotated[
         bool,
         typer.Option("--no-sync", help="Where the zoo has nothing for the base, do not read its adapters from the HF Hub."),
@@ -54,8 +74,8 @@ def search(
 ) -> None:
     """Rank the zoo by predicted transfer to your task.
 
-    Tunes a small LoRA on your rows for a few steps, on this machine; your file never leaves it, and no source is run. Where
-    the zoo has nothing for the base yet, its adapters are read from the HF Hub first.
+    Tunes each method of the zoo on your rows, on this machine, until the ranking stands; your file never leaves it, and no
+    source is run. Where the zoo has nothing for the base yet, its adapters are read from the HF Hub first.
 
     hubrank search --target mydata.jsonl
 
@@ -68,7 +88,19 @@ def search(
 
     output = Output(quiet=quiet, verbose=verbose)
     settings = SearchSettings(
-        base=base, top=top, steps=steps, seed=seed, device=device, estimator=estimator, offline=offline, gone=gone
+        base=base,
+        methods=tuple(dict.fromkeys(method or ())),
+        top=top,
+        steps=steps,
+        seed=seed,
+        device=device,
+        early=not full,
+        budget=None if budget is None else seconds_of(budget),
+        repeats=repeats,
+        estimator=estimator,
+        offline=offline,
+        gone=gone,
+        reuse=not retune,
     )
     rows = read_target(target, task=task, fields=fields)
     if not no_sync:
@@ -86,11 +118,10 @@ def search(
             output.text(ranking_markdown(ranking))
         case Format.table:
             output.render(ranking_table(ranking, unicode=output.unicode))
-    tuned = f"tuned {ranking.target.steps} steps in {ranking.target.seconds:.1f} s on {ranking.target.device}"
+    for one in ranking.runs:
+        output.note(_run_line(one, ranking.target.device))
     skipped = ", ".join(f"{n} {reason}" for reason, n in ranking.skipped.items())
-    output.note(
-        f"{tuned}; compared {ranking.compared} of {ranking.sources} sources" + (f" (not: {skipped})" if skipped else "")
-    )
+    output.note(f"compared {ranking.compared} of {ranking.sources} sources" + (f" (not: {skipped})" if skipped else ""))
 
 
 def _page(ranking: Ranking, path: Path, cache_dir: Path | None) -> None:
@@ -102,3 +133,30 @@ def _page(ranking: Ranking, path: Path, cache_dir: Path | None) -> None:
     with Zoo(cache_dir) as zoo:
         drawn = map_of_search(zoo, ranking)
     write_page(path, search_page(ranking, drawn, command=command_line(), versions=versions()))
+
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_WHY = {"stable": "the ranking stands", "steps": "all steps done", "budget": "the time was up"}
+
+
+def seconds_of(text: str) -> float:
+    """``90``, ``90s``, ``2m`` or ``1.5h`` in seconds.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    from hubrank.errors import UsageError
+
+    number = text.rstrip("smh")
+    unit = text[len(number) :]
+    try:
+        return float(number) * _UNITS[unit]
+    except (ValueError, KeyError):
+        raise UsageError(f"--budget {text}: give a time such as 90s or 2m") from None
+
+
+def _run_line(run: MethodRun, device: str) -> str:
+    if run.cached:
+        return f"{run.method}: tuned before ({run.steps} steps, seed {run.seed})"
+    why = _WHY.get(run.stopped, run.stopped)
+    return f"{run.method}: tuned {run.steps} of {run.planned} steps in {run.seconds:.1f} s on {device} ({why})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hubrank.checkpoints.base_names import canonical_name
 from hubrank.errors import BaseModelError, EmptyZooError, HubError
-from hubrank.ranking.search import check_model_id, choose_base, folder_named
+from hubrank.ranking.bases import check_model_id, choose_base, folder_named
 from hubrank.target.base import find_base
 from hubrank.zoo.defaults import DEFAULT_BASES
 from hubrank.zoo.store import Zoo

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hubrank.errors import EmptyZooError
-from hubrank.ranking.background import Background, compare_sources, estimate, measure_background
-from hubrank.ranking.estimators import ESTIMATORS, default_estimator, wanted
+from hubrank.ranking.background import Background, Mutual, compare_sources, estimate, measure_background
+from hubrank.ranking.estimators import ESTIMATORS, Estimator, default_estimator, wanted
+from hubrank.ranking.verdict import judge, prominence, usual_prominence, verdict_view
 from hubrank.signatures.basis import Projection, energy_kept, of_views, project
 from hubrank.types import Scored, Signature, Verdict, View
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hubrank.types import FloatArray
     from hubrank.zoo.packed import Packed
 
-__all__ = ["Ranked", "judge", "rank_sources"]
+__all__ = ["Compared", "Ranked", "Yardstick", "compare", "measure", "rank_sources", "scored"]
 
 _FEW = 0.5  # a source that shares fewer than half of the target's sites is marked
+_LEADING = 32  # directions on which the target's energy says something: all of them hold nearly anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,96 @@ class Ranked:
     verdict: Verdict
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Yardstick:
+    """A packed zoo, an estimator, and how the zoo's sources stand to each other: measured once a search."""
+
+    packed: Packed
+    name: str
+    estimator: Estimator
+    mutual: Mutual
+    background: Background | None
+
+    @property
+    def views(self) -> list[View]:
+        """The views that the estimator looks at."""
+        return [view for view in self.mutual.cosines if view in wanted(self.estimator)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """One adapter against a zoo; k of its n sources share a site with it.
+
+    Attributes:
+        usable: [k] their rows in the packed zoo.
+        values, similarity, coverage: [k] each.
+        scores: [k] values on the common scale; None for a zoo too small to have one.
+        energy: kept by the whole basis.
+    """
+
+    target: Projection
+    usable: NDArray[np.intp]
+    values: FloatArray
+    scores: FloatArray | None
+    similarity: FloatArray
+    coverage: FloatArray
+    energy: float
+    verdict: Verdict
+
+    def order(self) -> NDArray[np.intp]:
+        """Rows of the packed zoo, best first."""
+        return self.usable[np.argsort(-self.values, kind="stable")]
+
+
+def measure(packed: Packed, *, estimator: str | None = None) -> Yardstick:
+    """Compare the zoo with itself.
+
+    Args:
+        estimator: a name of :data:`hubrank.ranking.estimators.ESTIMATORS`; None for the method's own.
+    """
+    name = estimator or default_estimator(packed.method)
+    chosen = ESTIMATORS[name]
+    mutual = compare_sources(packed, all_sources="zoo" in wanted(chosen))
+    return Yardstick(packed, name, chosen, mutual, measure_background(mutual, chosen))
+
+
+def compare(yardstick: Yardstick, signature: Signature) -> Compared:
+    """Every source's value for one adapter.
+
+    Similarities and energy are means over the views that the estimator looks at.
+
+    Raises:
+        EmptyZooError: no source shares a site with the adapter.
+    """
+    packed, mutual, background = yardstick.packed, yardstick.mutual, yardstick.background
+    target = project(signature, packed.basis)
+    cosines = packed.cosines(target)
+    usable = np.flatnonzero(np.isfinite(cosines["compute"]))
+    if not len(usable):
+        raise EmptyZooError("no source in the zoo changes the layers that the target was tuned at")
+    values = estimate(yardstick.estimator, cosines, mutual, usable)
+    # The store's int8 leaves columns a little longer or shorter than 1, so that a twin could be nearer than near.
+    raw = np.clip(np.mean([cosines[view][usable] for view in yardstick.views], axis=0), -1.0, 1.0)
+    view = verdict_view(wanted(yardstick.estimator))
+    usual = usual_prominence(mutual, view) if background is not None else None
+    if usual is None and view == "read" and background is not None:
+        view, usual = "compute", usual_prominence(mutual, "compute")  # methods that only shift all read the same constant
+    near = cosines[view][usable]
+    leading = replace(target, u=target.u[:, :_LEADING], v=target.v[:, :_LEADING])
+    return Compared(
+        target=target,
+        usable=usable,
+        values=values,
+        scores=background.scores(values) if background is not None else None,
+        similarity=raw,
+        coverage=packed.coverage(target)[usable],
+        energy=energy_kept(target, yardstick.views),
+        verdict=judge(float(near.max()), prominence(near), usual, energy_kept(leading, yardstick.views)),
+    )
+
+
 def rank_sources(packed: Packed, signature: Signature, *, estimator: str | None = None, top: int | None = None) -> Ranked:
     """Order the sources of a packed zoo by an estimator's value for one adapter.
-
-    Similarities, layers and energy are means over the views that the estimator looks at.
 
     Args:
         estimator: a name of :data:`hubrank.ranking.estimators.ESTIMATORS`; None for the method's own.
@@ -46,60 +137,34 @@ def rank_sources(packed: Packed, signature: Signature, *, estimator: str | None 
     Raises:
         EmptyZooError: no source shares a site with the adapter.
     """
-    target = project(signature, packed.basis)
-    cosines = packed.cosines(target)
-    usable = np.flatnonzero(np.isfinite(cosines["compute"]))
-    if not len(usable):
-        raise EmptyZooError("no source in the zoo changes the layers that the target was tuned at")
-    chosen = ESTIMATORS[estimator or default_estimator(packed.method)]
-    views = [view for view in cosines if view in wanted(chosen)]
-    mutual = compare_sources(packed, all_sources="zoo" in wanted(chosen))
-    values = estimate(chosen, cosines, mutual, usable)
-    background = measure_background(mutual, chosen)
-    scores = background.scores(values) if background is not None else None
-    # The store's int8 leaves columns a little longer or shorter than 1, so that a twin could be nearer than near.
-    raw = np.clip(np.mean([cosines[view][usable] for view in views], axis=0), -1.0, 1.0)
-    coverage = packed.coverage(target)[usable]
-    rows = []
-    for rank, i in enumerate(np.argsort(-values, kind="stable")[:top], 1):
-        source = packed.sources[usable[i]]
-        warnings = [*source.warnings, *(["no longer on its hub"] if source.gone else [])]
-        if coverage[i] < _FEW:
-            warnings.append(f"compared on {coverage[i]:.0%} of the target's sites")
-        row = Scored(
-            rank=rank,
-            source=source,
-            value=float(values[i]),
-            score=float(scores[i]) if scores is not None else None,
-            similarity=float(raw[i]),
-            layers=_layers(packed, int(usable[i]), target, views),
-            coverage=float(coverage[i]),
-            warnings=tuple(warnings),
-        )
-        rows.append(row)
-    missing = len(packed.sources) - len(usable)
-    skipped = Counter(packed.left_out) + Counter({"no comparable sites": missing})
-    energy = energy_kept(target, views)
-    verdict = judge(background, float(np.max(cosines["compute"][usable])))
-    return Ranked(tuple(rows), len(usable), dict(skipped), energy, verdict)
+    yardstick = measure(packed, estimator=estimator)
+    found = compare(yardstick, signature)
+    rows = [scored(yardstick, found, int(i), rank) for rank, i in enumerate(np.argsort(-found.values, kind="stable")[:top], 1)]
+    return Ranked(tuple(rows), len(found.usable), skipped(packed, found), found.energy, found.verdict)
 
 
-def judge(background: Background | None, nearest: float) -> Verdict:
-    """Whether the nearest source is as near as sources of this zoo are to each other.
+def skipped(packed: Packed, found: Compared) -> dict[str, int]:
+    """Why sources of the packed zoo were not compared."""
+    return dict(Counter(packed.left_out) + Counter({"no comparable sites": len(packed.sources) - len(found.usable)}))
 
-    A target tuned for a few steps lies further from everything than a finished adapter does, so the bar is low: half of
-    the median, over the zoo's sources, of the compute cosine with their nearest other source.
-    """
-    if background is None:
-        return Verdict(relevant=True, why="the zoo is too small to tell related from unrelated; compare the scores with care")
-    usual = float(np.median(background.nearest))
-    relevant = nearest >= usual / 2
-    relation = "within" if relevant else "far below"
-    why = (
-        f"the nearest source has a cosine of {nearest:.2f} with the target, {relation} what sources of this zoo have with "
-        f"their nearest ({usual:.2f} in the median)"
+
+def scored(yardstick: Yardstick, found: Compared, i: int, rank: int) -> Scored:
+    """The row of the i-th usable source, with its evidence layer by layer."""
+    packed, row = yardstick.packed, int(found.usable[i])
+    source = packed.sources[row]
+    warnings = [*source.warnings, *(["no longer on its hub"] if source.gone else [])]
+    if found.coverage[i] < _FEW:
+        warnings.append(f"compared on {found.coverage[i]:.0%} of the target's sites")
+    return Scored(
+        rank=rank,
+        source=source,
+        value=float(found.values[i]),
+        score=float(found.scores[i]) if found.scores is not None else None,
+        similarity=float(found.similarity[i]),
+        layers=_layers(packed, row, found.target, yardstick.views),
+        coverage=float(found.coverage[i]),
+        warnings=tuple(warnings),
     )
-    return Verdict(relevant=relevant, why=why)
 
 
 def _layers(packed: Packed, row: int, target: Projection, views: Sequence[View]) -> tuple[float | None, ...]:

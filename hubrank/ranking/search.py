@@ -1,48 +1,46 @@
-"""The search: tune the target, sign it, rank the zoo."""
+"""The search: tune the target by every method of the zoo, sign it, rank the zoo, and stop as soon as the ranking stands."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hubrank.checkpoints.base_names import all_names
-from hubrank.checkpoints.peft_lora import read_lora
-from hubrank.errors import BaseModelError, EmptyZooError, TargetError, UsageError
-from hubrank.ranking.estimators import DEFAULT, ESTIMATORS
-from hubrank.ranking.placement import usual_modules, usual_rank
-from hubrank.ranking.rank import rank_sources
-from hubrank.signatures.canonical import sign_adapter
-from hubrank.target.base import BaseModel, find_base, load_base
+from hubrank.errors import BaseModelError, EmptyZooError, UsageError
+from hubrank.ranking.bases import AUTO, auto_base, choose_base, choose_methods, sizes_here
+from hubrank.ranking.estimators import ESTIMATORS
+from hubrank.ranking.merge import MethodRuns, merge
+from hubrank.ranking.rank import Compared, Yardstick, compare, measure, skipped
+from hubrank.ranking.runs import Runs, Snapshot
+from hubrank.target.base import BaseModel, find_base
 from hubrank.target.frameworks import import_peft, pick_device
+from hubrank.target.memory import check_fit
+from hubrank.target.methods import METHODS
 from hubrank.target.rows import read_target
-from hubrank.target.task import Target
-from hubrank.target.tuning import TuningPlan, tune
-from hubrank.types import Ranking, Signature, TargetRun
-from hubrank.zoo.packed import Packed
+from hubrank.target.tuning import STEPS
+from hubrank.types import Ranking, TargetRun
 from hubrank.zoo.packed_files import open_packed
 from hubrank.zoo.store import Zoo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from hubrank.target.task import Target
 
 __all__ = [
+    "SILENT",
     "Listener",
     "SearchSettings",
-    "check_model_id",
     "check_settings",
     "choose_base",
-    "folder_named",
+    "choose_methods",
     "search",
-    "sign_target",
 ]
 
-METHOD = "lora"
-TUNED = ("classification", "regression")
-"""The tasks that a target can be tuned on."""
-STEPS = TuningPlan(modules=()).steps
+
+_ENOUGH_SHARED = 0.5  # of the target's sites, with most sources of a method
 
 
 class Listener(Protocol):
@@ -57,11 +55,19 @@ class Listener(Protocol):
     def note(self, message: str) -> None:
         """Something the user should know, once."""
 
+    def ranking(self, snapshot: Snapshot) -> None:
+        """The ranking as it is after some of the steps."""
+
 
 class _Silent:
     def stage(self, message: str) -> None: ...
     def step(self, done: int, total: int) -> None: ...
     def note(self, message: str) -> None: ...
+    def ranking(self, snapshot: Snapshot) -> None: ...
+
+
+SILENT: Listener = _Silent()
+"""Hears, and tells nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +75,32 @@ class SearchSettings:
     """How to search.
 
     Attributes:
-        base: model id, folder, or ID=FOLDER; None for the base with the most sources in the zoo.
+        base: model id, folder, or ID=FOLDER; None or ``auto`` for the one with the most sources that fits task and device.
+        methods: of :data:`hubrank.target.methods.METHODS`; empty for all of which the zoo has enough sources.
         top: rows of the ranking; None for all.
         steps, seed, device: of tuning the target; ``auto`` takes CUDA, then MPS, then CPU.
-        estimator: a name of :data:`hubrank.ranking.estimators.ESTIMATORS`.
+        early: stop a run as soon as its ranking has settled (:mod:`hubrank.ranking.stability`).
+        budget: seconds for tuning, all runs together; None for no limit.
+        repeats: seeds, from ``seed`` on, by which every place gets an interval.
+        estimator: a name of :data:`hubrank.ranking.estimators.ESTIMATORS`; None for each method's own.
         offline: never ask a hub for the base model.
         gone: rank what left its hub, too.
+        reuse: take the signature of a target that was tuned before in the same way from the cache folder.
     """
 
     base: str | None = None
+    methods: tuple[str, ...] = ()
     top: int | None = 10
     steps: int = STEPS
     seed: int = 0
     device: str = "auto"
-    estimator: str = DEFAULT
+    early: bool = True
+    budget: float | None = None
+    repeats: int = 1
+    estimator: str | None = None
     offline: bool = False
     gone: bool = False
+    reuse: bool = True
 
 
 def search(
@@ -98,9 +114,9 @@ def search(
 ) -> Ranking:
     """Rank the zoo by predicted transfer to a target task.
 
-    Tunes a LoRA on the target for a few steps on this machine, as Zhou, Xu and McAuley, "Efficiently Tuned Parameters are
-    Task Embeddings" (EMNLP 2022), and compares it with every source; no source is run, and the target leaves this machine
-    in no form.
+    Tunes the target for a few steps on this machine, by each method that the zoo holds, as Zhou, Xu and McAuley,
+    "Efficiently Tuned Parameters are Task Embeddings" (EMNLP 2022), and compares it with every source; no source is run, and
+    the target leaves this machine in no form. Interrupted, it keeps the runs that were finished for the next search.
 
     Args:
         target: a file of rows, or what :func:`hubrank.target.rows.read_target` made of one.
@@ -115,11 +131,9 @@ def search(
         UsageError: a setting is out of range.
     """
     settings = replace(settings or SearchSettings(), **changes)
-    listener = listener or _Silent()
+    listener = listener or SILENT
     check_settings(settings)
-    task = target if isinstance(target, Target) else read_target(target)
-    if task.task not in TUNED:
-        raise TargetError(task.path, f"this is {task.task}; search tunes {' and '.join(TUNED)} so far (--task says another)")
+    task = read_target(target) if isinstance(target, str | Path) else target
     opened = zoo or Zoo(cache_dir)
     try:
         return _search(task, opened, settings, listener)
@@ -129,170 +143,139 @@ def search(
 
 
 def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener) -> Ranking:
-    name, folder = choose_base(zoo, settings.base, gone=settings.gone)
+    device = pick_device(settings.device)
     notes = [f"{task.path}: {note}" for note in task.notes]
-    if settings.base is None:
-        notes.append(f"base model {name}: the one with the most sources in the zoo")
+    if settings.base in (None, AUTO):
+        picked = auto_base(zoo, task.task, device, gone=settings.gone)
+        name, folder = picked.name, None
+        notes.append(picked.why)
+    else:
+        name, folder = choose_base(zoo, settings.base, gone=settings.gone)
+    methods, left_out = choose_methods(zoo, name, settings.methods, gone=settings.gone)
+    notes += left_out
     for note in notes:
         listener.note(note)
     # Loading the frameworks and packing the zoo take a moment each, and different parts of the machine.
     loading = Thread(target=import_peft, daemon=True)
     loading.start()
     try:
-        packed = open_packed(zoo, name, METHOD, gone=settings.gone)
+        yardsticks = [yardstick for method in methods if (yardstick := _yardstick(zoo, name, method, settings)) is not None]
     finally:
         loading.join()
-    if not packed.sources:
-        raise EmptyZooError(f"the {METHOD} sources for {name} have nothing in common: no site is adapted by a tenth of them")
+    if not yardsticks:
+        raise EmptyZooError(
+            f"the {', '.join(methods)} sources for {name} have nothing in common: no site is adapted by a tenth of them"
+        )
     listener.stage(f"loading {name}")
-    device = pick_device(settings.device)
     base = find_base(name, folder=folder, offline=settings.offline)
-    plan = TuningPlan(modules=(), rank=usual_rank(packed), steps=settings.steps, seed=settings.seed)
-    signature, seconds = sign_target(task, base, packed, plan, device=device, listener=listener)
-    ranked = rank_sources(packed, signature, estimator=settings.estimator, top=settings.top)
+    fit = check_fit(name, base.folder, device, smaller=sizes_here(zoo))
+    if fit.dtype != "float32":
+        notes.append(f"{name} is loaded in {fit.dtype}: in float32 it would not fit {device}")
+    runner = Runs(task, base, zoo.folder, settings, device=device, dtype=fit.dtype, listener=listener)
+    results = _run_all(runner, yardsticks, settings, notes)
+    return _ranking(task, zoo, settings, results, runner=runner, base=base, device=device, notes=notes)
+
+
+def _yardstick(zoo: Zoo, base: str, method: str, settings: SearchSettings) -> Yardstick | None:
+    packed = open_packed(zoo, base, method, gone=settings.gone)
+    return measure(packed, estimator=settings.estimator) if packed.sources else None
+
+
+def _run_all(runner: Runs, yardsticks: Sequence[Yardstick], settings: SearchSettings, notes: list[str]) -> list[MethodRuns]:
+    """Every method, every seed; a method that this base cannot take is left out where nobody asked for it by name."""
+    results: list[MethodRuns] = []
+    until = None if settings.budget is None else time.perf_counter() + settings.budget
+    refused: BaseModelError | EmptyZooError | None = None
+    for i, yardstick in enumerate(yardsticks):
+        found: list[Compared] = []
+        done = len(runner.done)
+        try:
+            for repeat in range(settings.repeats):
+                left = (len(yardsticks) - i) * settings.repeats - repeat
+                found.append(
+                    compare(yardstick, runner.run(yardstick, settings.seed + repeat, until, left, i == len(yardsticks) - 1))
+                )
+        except (BaseModelError, EmptyZooError) as error:
+            refused = error
+            if settings.methods or len(yardsticks) == 1:
+                raise
+            notes.append(f"{yardstick.packed.method} is left out: {error}")
+            del runner.done[done:], runner.signatures[done:]
+            continue
+        results.append(MethodRuns(yardstick, tuple(found)))
+    if not results and refused is not None:
+        raise refused
+    return results
+
+
+def _ranking(
+    task: Target,
+    zoo: Zoo,
+    settings: SearchSettings,
+    results: list[MethodRuns],
+    *,
+    runner: Runs,
+    base: BaseModel,
+    device: str,
+    notes: list[str],
+) -> Ranking:
+    name = base.name
+    rows = merge(results, top=settings.top)
+    methods = tuple(result.yardstick.packed.method for result in results)
     everything = zoo.sources(gone=settings.gone)
-    others = Counter("other base" for source in everything if source.base != name)
-    others += Counter("other method" for source in everything if source.base == name and source.method != METHOD)
-    if ranked.rows and ranked.rows[0].score is None:
-        notes.append("the zoo is too small for a common scale: no scores are given")
+    reasons = Counter("other base" for source in everything if source.base != name)
+    reasons += Counter("other method" for source in everything if source.base == name and source.method not in methods)
+    for result in results:
+        reasons += Counter(skipped(result.yardstick.packed, result.seeds[0]))
+    notes += runner.notes
+    for result in results:
+        notes += _remarks(result, alone=len(results) == 1)
+    # The most prominent method speaks for the target: one relative is enough.
+    best = max((one for result in results for one in result.seeds), key=lambda one: one.verdict.prominence or 0.0)
+    runs = tuple(
+        replace(run, energy=one.energy, sources=len(one.usable))
+        for run, one in zip(runner.done, (one for result in results for one in result.seeds), strict=True)
+    )
     return Ranking(
         base=name,
-        base_folder=str(folder) if folder is not None else None,
-        methods=(METHOD,),
-        estimator=settings.estimator,
+        base_folder=str(base.folder) if base.origin == "folder" else None,
+        methods=methods,
+        estimator=", ".join(dict.fromkeys(result.yardstick.name for result in results)),
         target=TargetRun(
             path=task.path,
             examples=len(task),
             task=task.task,
             labels=len(task.classes),
-            steps=settings.steps,
-            seconds=seconds,
+            steps=sum(run.steps for run in runs),
+            seconds=sum(run.seconds for run in runs if not run.cached),
             device=device,
         ),
         sources=len(everything),
-        compared=ranked.compared,
-        skipped=dict(others + Counter(ranked.skipped)),
-        rows=ranked.rows,
-        verdict=ranked.verdict,
-        energy=ranked.energy,
+        compared=sum(len(result.usable) for result in results),
+        skipped=dict(reasons),
+        rows=rows,
+        verdict=best.verdict,
+        energy=results[0].seeds[0].energy,
         notes=tuple(notes),
-        signature=signature,
+        runs=runs,
+        signature=runner.signatures[0],
     )
 
 
-def sign_target(
-    task: Target, base: BaseModel, packed: Packed, plan: TuningPlan, *, device: str, listener: Listener | None = None
-) -> tuple[Signature, float]:
-    """Tune a base model on a task where most sources of a zoo are tuned, and sign what moved: (signature, seconds of tuning).
-
-    The tuned LoRA goes through the same reader and the same arithmetic as a published one.
-
-    Raises:
-        BaseModelError: the base model cannot be loaded or has none of the zoo's modules.
-    """
-    listener = listener or _Silent()
-    import_peft()
-    model, tokenizer = load_base(base)
-    modules = usual_modules(packed, (name for name, _ in model.named_modules()))
-    plan = replace(plan, modules=modules, alpha=2.0 * plan.rank)
-    listener.stage(f"tuning on {len(task)} rows of {task.name}")
-    tuned = tune(model, tokenizer, task, plan, device=device, on_step=listener.step)
-    return sign_adapter(read_lora(tuned.config(), tuned.tensors(), base.name)), tuned.seconds
-
-
-def choose_base(zoo: Zoo, given: str | None, *, gone: bool = False) -> tuple[str, Path | None]:
-    """The id of the base to search under, and the folder to load it from if the user named one.
-
-    A folder is matched to a base of the zoo by what its config.json or its own path say it is; ``ID=FOLDER`` says it outright.
-
-    Raises:
-        EmptyZooError: the zoo is empty or has nothing for that base.
-        BaseModelError: it is neither a model id nor a folder.
-    """
-    bases = zoo.bases(gone=gone)
-    if not bases and (left := len(zoo.sources(gone=True))):
-        raise EmptyZooError(
-            f"{zoo.folder}: every source in it ({left}) has left its hub; `hubrank search --gone` ranks them all the same"
+def _remarks(result: MethodRuns, *, alone: bool) -> list[str]:
+    """What to know of one method's part of the list."""
+    method = result.yardstick.packed.method
+    remarks = []
+    if result.seeds[0].scores is None:
+        remarks.append(
+            "the zoo is too small for a common scale: no scores are given"
+            if alone
+            else f"the zoo has too few {method} sources for a common scale: they come last, without scores"
         )
-    if not bases:
-        raise EmptyZooError(f"{zoo.folder}: the zoo is empty; fill it with `hubrank sync` or `hubrank sync --hub FOLDER`")
-    if given is None:
-        return next(iter(bases)), None
-    if given in bases:
-        return given, None
-    name, _, path = given.partition("=")
-    if name and (folder := folder_named(path)) is not None:
-        known = next((base for base in all_names(name) if base in bases), None)
-        if known is not None:
-            return known, folder
-        raise _nothing_for(name, bases)
-    if (folder := folder_named(given)) is not None:
-        return _base_of_folder(folder, bases), folder
-    names = {name.lower() for name in all_names(given)}
-    by_case = [base for base in bases if base.lower() in names]
-    if by_case:
-        return by_case[0], None
-    check_model_id(given)
-    raise _nothing_for(given, bases)
-
-
-def folder_named(text: str) -> Path | None:
-    """The folder that a text is the path of; None where there is none, whatever the text."""
-    try:
-        folder = Path(text).expanduser()
-        return folder if text and folder.is_dir() else None
-    except (OSError, RuntimeError):  # a name too long, a folder that may not be read, the home of an unknown user
-        return None
-
-
-def _base_of_folder(folder: Path, bases: Mapping[str, int]) -> str:
-    import json
-
-    claims = []
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        claims.append(config.get("_name_or_path"))
-    except (OSError, ValueError, AttributeError, RecursionError):
-        pass
-    parts = folder.resolve().parts
-    cached = (part.removeprefix("models--").replace("--", "/") for part in parts if part.startswith("models--"))
-    claims += ["/".join(parts[-2:]), *cached]
-    for claim in claims:
-        for name in all_names(claim) if isinstance(claim, str) else ():
-            if name in bases:
-                return name
-    by_name = [base for base in bases if base.rpartition("/")[2] == parts[-1]]
-    if len(by_name) == 1:
-        return by_name[0]
-    raise BaseModelError(f"{folder}: which base of the zoo is this? Say so with --base ID={folder}, ID one of {_listed(bases)}")
-
-
-def check_model_id(name: str) -> None:
-    """See that a name can be a model's.
-
-    Raises:
-        BaseModelError: it cannot, and it is no folder either.
-    """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        raise BaseModelError(f"--base {name}: neither a folder that is there nor a model id such as org/name") from None
-
-
-def _nothing_for(name: str, bases: Mapping[str, int]) -> EmptyZooError:
-    import difflib
-
-    close = difflib.get_close_matches(name, bases, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"`hubrank sync --base {name}` looks for some"
-    return EmptyZooError(f"the zoo has nothing for base {name}; it has {_listed(bases)}; {hint}")
-
-
-def _listed(bases: Mapping[str, int]) -> str:
-    shown = [f"{base} ({n})" for base, n in list(bases.items())[:5]]
-    return ", ".join(shown) + (f" and {len(bases) - 5} more" if len(bases) > 5 else "")
+    coverage = result.seeds[0].coverage
+    if float(sorted(coverage)[len(coverage) // 2]) < _ENOUGH_SHARED:
+        remarks.append(f"{method}: most sources share fewer than half of the target's sites; compare them with care")
+    return remarks
 
 
 def check_settings(settings: SearchSettings) -> None:
@@ -307,5 +290,12 @@ def check_settings(settings: SearchSettings) -> None:
         raise UsageError(f"--top {settings.top}: give a number from 1")
     if not 0 <= settings.seed < 2**31:
         raise UsageError(f"--seed {settings.seed}: give a number from 0 to 2147483647")
-    if settings.estimator not in ESTIMATORS:
+    if not 1 <= settings.repeats <= 100 or settings.seed + settings.repeats > 2**31:
+        raise UsageError(f"--repeats {settings.repeats}: give a number from 1 to 100")
+    if settings.budget is not None and not 0 < settings.budget < 1e9:
+        raise UsageError(f"--budget {settings.budget:g}: give a time above 0, such as 90s or 2m")
+    if settings.estimator is not None and settings.estimator not in ESTIMATORS:
         raise UsageError(f"--estimator {settings.estimator}: unknown; there is {', '.join(sorted(ESTIMATORS))}")
+    unknown = next((method for method in settings.methods if method not in METHODS), None)
+    if unknown is not None:
+        raise UsageError(f"--method {unknown}: a target is tuned by {', '.join(METHODS)}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hubrank._version import VERSION
 from hubrank.report.snippet import loading_lines
 from hubrank.report.text import Cell, bar, csv_table, markdown_table, plain
-from hubrank.types import Ranking, Scored
+from hubrank.types import MethodRun, Ranking, Scored
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -38,9 +38,14 @@ def ranking_value(ranking: Ranking) -> dict[str, Any]:
         },
         "zoo": {"sources": ranking.sources, "compared": ranking.compared, "skipped": dict(ranking.skipped)},
         "ranking": [_row(row) for row in ranking.rows],
-        "verdict": {"relevant": ranking.verdict.relevant, "why": ranking.verdict.why},
+        "verdict": {
+            "relevant": ranking.verdict.relevant,
+            "why": ranking.verdict.why,
+            "prominence": _rounded(ranking.verdict.prominence),
+        },
         "energy": round(ranking.energy, 4),
         "notes": list(ranking.notes),
+        "runs": [_run(run) for run in ranking.runs],
     }
 
 
@@ -71,6 +76,9 @@ def ranking_table(ranking: Ranking, *, unicode: bool = True) -> list[RenderableT
     for name, right in (("#", True), ("source", False), ("task", False), ("method", False), ("score", True), ("", False)):
         table.add_column(name, justify="right" if right else "left", no_wrap=name != "source", overflow="fold")
     table.add_column("similarity", justify="right")
+    repeated = any(row.interval is not None for row in ranking.rows)
+    if repeated:
+        table.add_column("places", justify="right")
     warned = any(row.warnings for row in ranking.rows)
     if warned:
         table.add_column("warnings", overflow="fold", style="yellow")
@@ -81,7 +89,12 @@ def ranking_table(ranking: Ranking, *, unicode: bool = True) -> list[RenderableT
         score = "" if row.score is None else f"{row.score:.2f}"
         length = 0.0 if row.score is None or most <= 0 else row.score / most
         cells += [Text(score), Text(bar(length, _BAR, unicode=unicode), style="green")]
-        cells += [Text(f"{row.similarity:.3f}"), *([Text(plain("; ".join(row.warnings), 200))] if warned else [])]
+        places = "" if row.interval is None else f"{row.interval[0]}-{row.interval[1]}"
+        cells += [
+            Text(f"{row.similarity:.3f}"),
+            *([Text(places)] if repeated else []),
+            *([Text(plain("; ".join(row.warnings), 200))] if warned else []),
+        ]
         table.add_row(str(row.rank), *cells)
     verdict = Text(_headline(ranking), style="green" if ranking.verdict.relevant else "bold yellow")
     out: list[RenderableType] = [table, Text(), verdict]
@@ -111,7 +124,27 @@ def _row(row: Scored) -> dict[str, Any]:
         "warnings": list(row.warnings),
         "hub": source.hub,
         "coverage": round(row.coverage, 4),
+        "interval": None if row.interval is None else list(row.interval),
     }
+
+
+def _run(run: MethodRun) -> dict[str, Any]:
+    return {
+        "method": run.method,
+        "seed": run.seed,
+        "sources": run.sources,
+        "steps": run.steps,
+        "planned": run.planned,
+        "stopped": run.stopped,
+        "cached": run.cached,
+        "seconds": round(run.seconds, 2),
+        "overlap": _rounded(run.overlap),
+        "energy": _rounded(run.energy),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _cells(row: Scored) -> tuple[Cell, ...]:

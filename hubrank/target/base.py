@@ -17,12 +17,15 @@ from hubrank.target.frameworks import import_transformers
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hubrank.target.methods import HeadKind
+
 __all__ = ["CARRIED", "BaseModel", "CarriedModel", "find_base", "load_base"]
 
 Origin: TypeAlias = Literal["folder", "cache", "package", "hub"]
 
 _FILES = ("*.json", "*.safetensors", "tokenizer*", "vocab*", "merges.txt", "spiece.model", "*.model")
 _PICKLED = (*_FILES, "pytorch_model*.bin")
+_LOADERS = {"none": "AutoModel", "causal-lm": "AutoModelForCausalLM", "seq2seq-lm": "AutoModelForSeq2SeqLM"}
 _LEFT_OUT = ("onnx/*", "openvino/*", "*/*", "training_args.bin", "optimizer.*")
 
 
@@ -80,8 +83,12 @@ def find_base(name: str, *, folder: Path | None = None, offline: bool = False) -
     return BaseModel(name, _from_hub(name, offline=offline), "hub")
 
 
-def load_base(base: BaseModel) -> tuple[Any, Any]:
-    """Load (model without head, tokenizer); code that comes with a model is never run.
+def load_base(base: BaseModel, *, head: HeadKind = "none", dtype: str | None = None) -> tuple[Any, Any]:
+    """Load (model, tokenizer); code that comes with a model is never run.
+
+    Args:
+        head: ``none`` for the hidden states, or the language head that the task needs.
+        dtype: ``bfloat16`` halves what the weights take; float32 otherwise.
 
     Raises:
         BaseModelError: transformers cannot load it.
@@ -93,7 +100,9 @@ def load_base(base: BaseModel) -> tuple[Any, Any]:
     damaged = (OSError, ValueError, LookupError, RuntimeError, ImportError, TypeError, AttributeError, SafetensorError)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
-        model = transformers.AutoModel.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+        model = getattr(transformers, _LOADERS[head]).from_pretrained(
+            base.folder, local_files_only=True, trust_remote_code=False, dtype=dtype or "float32"
+        )
     except damaged as error:
         raise BaseModelError(f"{base.name}: transformers cannot load {base.folder} ({_first_line(error)})") from error
     if tokenizer.pad_token is None:

@@ -1,4 +1,4 @@
-"""The one door to torch, transformers and peft, so that they are imported late, once, and quickly."""
+"""The one door to torch, transformers, peft and adapters, so that they are imported late, once, and quickly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from hubrank.errors import UsageError
 
-__all__ = ["import_peft", "import_torch", "import_transformers", "pick_device"]
+__all__ = ["import_adapters", "import_peft", "import_torch", "import_transformers", "pick_device"]
 
 
 def import_torch() -> Any:
@@ -49,6 +49,16 @@ def import_peft() -> Any:
         import peft
     logging.getLogger("peft").setLevel(logging.ERROR)
     return peft
+
+
+def import_adapters() -> Any:
+    """Import adapters (transformers first, for its switches)."""
+    import_transformers()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import adapters
+    logging.getLogger("adapters").setLevel(logging.ERROR)
+    return adapters
 
 
 def pick_device(wanted: str) -> str:

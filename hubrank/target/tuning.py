@@ -1,26 +1,40 @@
-"""Tune a base model on the target task for a few steps, LoRA only: the signature of the task is in what moves.
+"""Tune a base model on the target task for a few steps: the signature of the task is in what moves.
 
 Follows Zhou, Xu and McAuley, "Efficiently Tuned Parameters are Task Embeddings" (EMNLP 2022), which reads the task from
-an early checkpoint. The head is a fresh linear layer on mean-pooled tokens and is thrown away.
+an early checkpoint. The rate follows the full plan whatever stops the run before its end, so that a run stopped early is
+the beginning of the whole one, number for number. ``torch.compile`` is left out: on a run of a hundred steps it takes longer
+than it saves.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hubrank.errors import BaseModelError
-from hubrank.target.frameworks import import_peft, import_torch
+from hubrank.target.architecture import architecture_of, head_kind, longest_input
+from hubrank.target.batching import batch_order, in_parts, loaded, sent
+from hubrank.target.frameworks import import_torch
+from hubrank.target.memory import is_out_of_memory, release
+from hubrank.target.methods import LEARNING_RATES, Attached, Placement, attach
+from hubrank.target.objectives import SIZES, Objective, Reader, objective_for
+from hubrank.target.sampling import chosen_rows, subset
 
 if TYPE_CHECKING:
+    from hubrank.target.batching import Batch
     from hubrank.target.task import Target
 
-__all__ = ["Tuned", "TuningPlan", "batches", "encode", "mean_pool", "tune"]
+__all__ = ["STEPS", "Tuned", "TuningPlan", "predict", "tune"]
+
+STEPS = 75
+
+_DEVICE_TYPES = ("cuda", "cpu")  # where bfloat16 is faster or as fast, and kernels are fused
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,45 +42,58 @@ class TuningPlan:
     """How the target is tuned. The defaults are the recipe that DESIGN.md's tables were measured with.
 
     Attributes:
-        modules: module names that get a LoRA, matched at the end of the module path as peft does.
-        rank, alpha: of every LoRA; the update is scaled by alpha / rank.
+        placement: by which method, where, and how large.
         steps, batch_size, learning_rate, warmup: AdamW without weight decay; ``warmup`` is the part of the steps over
-            which the rate rises, after which it falls linearly to zero.
-        max_length: longer rows are cut to this many tokens.
+            which the rate rises, after which it falls linearly to zero. Size and rate are the task's and the method's own
+            where they are None.
+        max_length: longer rows are cut to this many tokens; None for the task's own.
         seed: of initialisation, dropout and the order of the rows.
+        every: steps from snapshot to snapshot; 0 for none.
     """
 
-    modules: tuple[str, ...]
-    rank: int = 8
-    alpha: float = 16.0
-    steps: int = 75
-    batch_size: int = 16
-    learning_rate: float = 1e-3
+    placement: Placement
+    steps: int = STEPS
+    batch_size: int | None = None
+    learning_rate: float | None = None
     warmup: float = 0.1
-    max_length: int = 128
+    max_length: int | None = None
     seed: int = 0
+    every: int = 0
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate."""
+        return self.learning_rate if self.learning_rate is not None else LEARNING_RATES[self.placement.method]
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A tuned model: the peft model, its head, the tokenizer, the mean loss of each tenth of the run, and the seconds."""
+    """A tuned model.
 
-    model: Any
+    Attributes:
+        attached: the model with what was tuned on it; ``head`` on top, None where the model has its own.
+        tokenizer, reader: what it reads by.
+        losses: mean of each tenth of the run.
+        steps, seconds, device: what was done, how long it took, and where.
+        notes: what the user should know, one sentence each.
+    """
+
+    attached: Attached
     head: Any
-    tokenizer: Any
+    reader: Reader
     losses: tuple[float, ...]
+    steps: int
     seconds: float
     device: str
+    notes: tuple[str, ...] = ()
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """What peft would publish, float32, by key; the head is not among it."""
-        state = import_peft().get_peft_model_state_dict(self.model)
-        return {name: tensor.detach().float().cpu().numpy() for name, tensor in state.items()}
+        """What the method's library would publish, float32, by key; the head is not among it."""
+        return self.attached.tensors()
 
     def config(self) -> dict[str, object]:
-        """The adapter_config.json that peft would publish beside it."""
-        config: dict[str, object] = self.model.peft_config["default"].to_dict()
-        return config
+        """The adapter_config.json that it would publish beside it."""
+        return self.attached.config()
 
 
 def tune(
@@ -77,100 +104,173 @@ def tune(
     *,
     device: str = "cpu",
     on_step: Callable[[int, int], None] | None = None,
+    on_snapshot: Callable[[int, Attached], bool] | None = None,
+    until: float | None = None,
 ) -> Tuned:
-    """Add LoRA layers to ``model`` (in place) and tune them and a fresh head on the target.
+    """Put a method on ``model`` (in place) and tune it and a fresh head on the target.
 
     Args:
-        model, tokenizer: from :func:`hubrank.target.base.load_base`.
+        model, tokenizer: from :func:`hubrank.target.base.load_base`, with the head that the task needs.
         on_step: called after each step with (steps done, steps in all).
+        on_snapshot: called every ``plan.every`` steps with the steps done and what has been tuned so far; True ends the run.
+        until: on the clock of ``time.perf_counter``, when to end the run after the step at hand.
 
     Raises:
-        BaseModelError: the model has none of the modules to tune, or its loss stops being finite.
+        BaseModelError: the model has nothing to tune, cannot do the task, does not fit the device, or its loss stops being
+            finite.
+        TargetError: nothing is left of the target once it is cut to what the model reads.
     """
     torch = import_torch()
     started = time.perf_counter()
-    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+    generators = torch.random.fork_rng(devices=[device] if device.startswith("cuda") else [])
+    with generators, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # what the libraries say to each other
         torch.manual_seed(plan.seed)
-        model, head = _with_lora_and_head(model, target, plan, device)
-        tokens, lengths = encode(tokenizer, target, plan.max_length)
-        ids = torch.as_tensor(tokens[0], device=device)
-        kinds = torch.as_tensor(tokens[1], device=device) if tokens[1] is not None else None
-        labels = _labels(torch, target, device)
-        sizes = torch.as_tensor(lengths, device=device)
-        trained = [p for p in (*model.parameters(), *head.parameters()) if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=plan.learning_rate, weight_decay=0.0, fused=device != "mps")
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, plan))
-        objective = torch.nn.functional.mse_loss if target.task == "regression" else torch.nn.functional.cross_entropy
-        losses = []
-        model.train()
-        for step, rows in enumerate(batches(lengths, plan), 1):
-            width = int(lengths[rows].max())
-            index = torch.as_tensor(rows, device=device)
-            with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16, enabled=device != "mps"):
-                types = None if kinds is None else kinds[index, :width]
-                pooled = mean_pool(torch, model, ids[index, :width], sizes[index], types)
-            # The head in full precision: its gradient drives everything else, and it costs nothing.
-            loss = objective(head(pooled.float()).squeeze(-1), labels[index])
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.detach())
+        architecture = architecture_of(model.config)
+        attached = attach(model, plan.placement, head=head_kind(target.task, architecture, type(model).__name__))
+        reader = _reader(model, tokenizer, target, plan)
+        size = plan.batch_size or SIZES[target.task].batch
+        rows = chosen_rows(len(target), plan.steps * size, plan.seed)
+        objective = objective_for(subset(target, rows) if len(rows) < len(target) else target, reader)
+        head = torch.nn.Linear(_width(model.config), objective.outputs).to(device) if objective.outputs else None
+        loop = _Loop(torch, attached, head, objective, plan, device=device)
+        order = batch_order(objective.lengths, steps=plan.steps, batch_size=size, seed=plan.seed)
+        for step, (chosen, batch) in enumerate(loaded(torch, order, objective.collate, device), 1):
+            loop.step(chosen, batch)
             if on_step is not None:
                 on_step(step, plan.steps)
-        curve = torch.stack(losses).float().cpu().numpy()
-        model.eval()
-    if not np.isfinite(curve).all():
-        first = int(np.argmin(np.isfinite(curve))) + 1
-        raise BaseModelError(f"the loss stopped being finite at step {first} of {plan.steps}; try another --seed")
+            if plan.every and on_snapshot is not None and (step % plan.every == 0 or step == plan.steps):
+                loop.check()
+                if on_snapshot(step, attached):
+                    break
+            if until is not None and time.perf_counter() >= until:
+                break
+        curve = loop.check()
+        attached.model.eval()
     means = tuple(float(part.mean()) for part in np.array_split(curve, min(10, len(curve))))
-    return Tuned(model, head, tokenizer, means, time.perf_counter() - started, device)
+    seconds = time.perf_counter() - started
+    return Tuned(attached, head, reader, means, len(curve), seconds, device, (*objective.notes, *loop.notes))
 
 
-def mean_pool(torch: Any, model: Any, ids: Any, sizes: Any, kinds: Any = None) -> Any:
-    """Mean of the last hidden states over the real tokens: [rows, hidden] from ids [rows, width] and sizes [rows]."""
-    mask = torch.arange(ids.shape[1], device=ids.device)[None, :] < sizes[:, None]
-    extra = {} if kinds is None else {"token_type_ids": kinds}
-    hidden = model(input_ids=ids, attention_mask=mask.long(), **extra).last_hidden_state
-    weight = mask[:, :, None].to(hidden.dtype)
-    return (hidden * weight).sum(1) / weight.sum(1)
+class _Loop:
+    """The optimiser and its state; one step at a time, in as many parts as memory asks for."""
+
+    def __init__(
+        self, torch: Any, attached: Attached, head: Any, objective: Objective, plan: TuningPlan, *, device: str
+    ) -> None:
+        self._torch = torch
+        self._model = attached.model.to(device)
+        self._head = head
+        self._objective = objective
+        self._plan = plan
+        self._device = device
+        self._trained = [*attached.trained, *(head.parameters() if head is not None else ())]
+        fused = device.partition(":")[0] in _DEVICE_TYPES
+        self._optimizer = torch.optim.AdamW(self._trained, lr=plan.rate, weight_decay=0.0, fused=fused)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: _rate(step, plan))
+        self._losses: list[Any] = []
+        self._part: int | None = None
+        self._checkpointing = False
+        self.notes: list[str] = []
+        self._model.train()
+
+    def step(self, rows: np.ndarray, batch: Batch) -> None:
+        """One update; where memory runs short the batch is halved, its gradients summed, and nothing else changes."""
+        torch = self._torch
+        while True:
+            try:
+                loss = self._gradients(rows, batch)
+                break
+            except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+                if not is_out_of_memory(torch, error):
+                    raise
+            self._optimizer.zero_grad(set_to_none=True)
+            release(torch, self._device)
+            self._make_room(len(rows))
+        torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._losses.append(loss)
+
+    def check(self) -> np.ndarray:
+        """The losses so far, brought to the host, which waits for the device here and nowhere else.
+
+        Raises:
+            BaseModelError: one is not finite.
+        """
+        curve: np.ndarray = self._torch.stack(self._losses).float().cpu().numpy()
+        if not np.isfinite(curve).all():
+            first = int(np.argmin(np.isfinite(curve))) + 1
+            raise BaseModelError(f"the loss stopped being finite at step {first} of {self._plan.steps}; try another --seed")
+        return curve
+
+    def _gradients(self, rows: np.ndarray, batch: Batch) -> Any:
+        """Mean loss of a batch, its gradients summed up."""
+        if self._part is None or self._part >= len(rows):
+            parts: Sequence[Batch] = [batch]
+        else:
+            cut = in_parts(rows, self._part)
+            parts = [sent(self._torch, self._objective.collate(part), self._device) for part in cut]
+        total = None
+        for part in parts:
+            loss = self._forward(part) / batch.weight
+            loss.backward()
+            total = loss.detach() if total is None else total + loss.detach()
+        return total
+
+    def _forward(self, batch: Batch) -> Any:
+        kind = self._device.partition(":")[0]
+        with self._torch.autocast(kind, dtype=self._torch.bfloat16, enabled=kind in _DEVICE_TYPES):
+            out = self._model(**batch.model_inputs())
+        # The head in full precision: its gradient drives everything else, and it costs nothing.
+        return self._objective.loss(self._torch, out, self._head, batch)
+
+    def _make_room(self, rows: int) -> None:
+        part = min(self._part or rows, rows)
+        if part > 1:
+            self._part = part // 2
+            self.notes.append(f"memory ran short: batches are worked off {self._part} rows at a time")
+        elif not self._checkpointing and hasattr(self._model, "gradient_checkpointing_enable"):
+            self._checkpointing = True
+            self._model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self.notes.append("memory ran short: activations are computed twice instead of kept")
+        else:
+            raise BaseModelError(
+                f"one row at a time does not fit the memory of {self._device}; choose a smaller --base, or --device cpu"
+            )
 
 
-def encode(tokenizer: Any, target: Target, max_length: int) -> tuple[tuple[np.ndarray, np.ndarray | None], np.ndarray]:
-    """Tokenise all rows at once: ((ids [n, width], token types [n, width] or None), lengths [n])."""
-    room = max(8, min(max_length, tokenizer.model_max_length))
-    pairs = list(target.pairs) if target.pairs is not None else None
-    encoded = tokenizer(
-        list(target.texts), pairs, truncation=True, max_length=room, padding=True, padding_side="right", return_tensors="np"
-    )
-    kinds = encoded.get("token_type_ids") if pairs is not None else None
-    return (encoded["input_ids"], kinds), encoded["attention_mask"].sum(1)
+def predict(tuned: Tuned, target: Target, *, batch_size: int = 64) -> np.ndarray:
+    """Outputs of the head for every row of a target whose answers are one a text, float32 [rows, outputs].
 
-
-def batches(lengths: np.ndarray, plan: TuningPlan) -> Iterator[np.ndarray]:
-    """``plan.steps`` arrays of row numbers, rows of like length together.
-
-    Each pass shuffles the rows, sorts within pools of eight batches by length, and shuffles the batches: padding falls to
-    a few per cent while the order stays random. The last batch of a pass may be short; a single row left over joins the
-    batch before it, or the longest row of a small file would never be used.
+    In the order of the rows; the labels of the target are not looked at.
     """
-    random = np.random.default_rng(plan.seed)
-    pool, done = 8 * plan.batch_size, 0
-    while True:
-        order = random.permutation(len(lengths))
-        cut = []
-        for start in range(0, len(order), pool):
-            rows = order[start : start + pool]
-            rows = rows[np.argsort(lengths[rows], kind="stable")]
-            cut += [rows[i : i + plan.batch_size] for i in range(0, len(rows), plan.batch_size)]
-        if len(cut) > 1 and len(cut[-1]) == 1:
-            cut[-2:] = [np.concatenate(cut[-2:])]
-        for i in random.permutation(len(cut)):
-            if done == plan.steps:
-                return
-            done += 1
-            yield cut[i]
+    torch = import_torch()
+    objective = objective_for(target, tuned.reader)
+    outputs: list[np.ndarray] = [np.empty(0)] * len(target)
+    catch = _Catch(tuned.head)
+    with torch.inference_mode():
+        for rows in in_parts(np.argsort(objective.lengths, kind="stable"), batch_size):
+            batch = sent(torch, objective.collate(rows), tuned.device)
+            with torch.autocast(tuned.device.partition(":")[0], dtype=torch.bfloat16):
+                out = tuned.attached.model(**batch.model_inputs())
+            objective.loss(torch, out, catch, batch)
+            for row, value in zip(rows, catch.values.cpu().numpy(), strict=True):
+                outputs[row] = value
+    return np.stack(outputs)
+
+
+class _Catch:
+    """A head that keeps what it gave."""
+
+    def __init__(self, head: Any) -> None:
+        self._head = head
+        self.values: Any = None
+
+    def __call__(self, states: Any) -> Any:
+        self.values = self._head(states)
+        return self.values
 
 
 def _rate(step: int, plan: TuningPlan) -> float:
@@ -178,24 +278,18 @@ def _rate(step: int, plan: TuningPlan) -> float:
     return (step + 1) / rise if step < rise else max(0.0, (plan.steps - step) / max(1, plan.steps - rise))
 
 
-def _labels(torch: Any, target: Target, device: str) -> Any:
-    if target.task == "regression":
-        values = np.asarray(target.labels, dtype=np.float64)
-        # To [0, 1] first: values that differ by little or are tiny have no deviation that floats could hold.
-        values = (values - values.min()) / (values.max() - values.min())
-        return torch.as_tensor(((values - values.mean()) / values.std()).astype(np.float32), device=device)
-    return torch.as_tensor(np.asarray(target.labels, dtype=np.int64), device=device)
+def _reader(model: Any, tokenizer: Any, target: Target, plan: TuningPlan) -> Reader:
+    config = model.config
+    virtual = plan.placement.size if plan.placement.method == "prompt" else 0
+    room = min(plan.max_length or SIZES[target.task].tokens, longest_input(config, tokenizer) - virtual)
+    starts = (getattr(config, name, None) for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id"))
+    start = next((token for token in starts if token is not None), 0)
+    architecture = architecture_of(config)
+    # peft reads a prompt's texts as embeddings and drops their token types.
+    kinds = not virtual and architecture == "encoder" and getattr(config, "type_vocab_size", 0) > 1
+    return Reader(tokenizer, architecture, max(8, room), int(start), kinds)
 
 
-def _with_lora_and_head(model: Any, target: Target, plan: TuningPlan, device: str) -> tuple[Any, Any]:
-    torch, peft = import_torch(), import_peft()
-    config = peft.LoraConfig(
-        task_type="FEATURE_EXTRACTION", r=plan.rank, lora_alpha=plan.alpha, lora_dropout=0.0, target_modules=list(plan.modules)
-    )
-    try:
-        model = peft.get_peft_model(model, config)
-    except ValueError as error:
-        raise BaseModelError(f"the base model has none of the modules {', '.join(plan.modules)} that the zoo tunes") from error
-    outputs = 1 if target.task == "regression" else len(target.classes)
-    head = torch.nn.Linear(model.config.hidden_size, outputs)
-    return model.to(device), head.to(device)
+def _width(config: Any) -> int:
+    """Of the last hidden states."""
+    return int(config.hidden_size)

@@ -13,6 +13,7 @@ from hubrank.checkpoints.peft_lora import read_lora
 from hubrank.errors import BaseModelError, EmptyZooError, TargetError, UsageError
 from hubrank.ranking.search import SearchSettings, choose_base, search
 from hubrank.target.base import load_base
+from hubrank.target.methods import Placement
 from hubrank.target.rows import read_target
 from hubrank.target.tuning import TuningPlan, tune
 from hubrank.zoo.store import Zoo
@@ -37,7 +38,7 @@ class Listening:
     """Writes down what it hears."""
 
     def __init__(self):
-        self.stages, self.steps, self.notes = [], [], []
+        self.stages, self.steps, self.notes, self.snapshots = [], [], [], []
 
     def stage(self, message):
         self.stages.append(message)
@@ -47,6 +48,9 @@ class Listening:
 
     def note(self, message):
         self.notes.append(message)
+
+    def ranking(self, snapshot):
+        self.snapshots.append(snapshot)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,7 +77,7 @@ def cache(tmp_path_factory, base, file):
     steps leaves no more than the noise of the initialisation.
     """
     folder = tmp_path_factory.mktemp("zoo") / "cache"
-    plan = TuningPlan(modules=tuple(modules()), rank=4, alpha=8.0, steps=STEPS, seed=0)
+    plan = TuningPlan(Placement("lora", tuple(modules()), 4, 8.0), steps=STEPS, seed=0)
     tuned = tune(*load_base(base), read_target(file), plan)
     random = np.random.default_rng(0)
     with Zoo(folder, create=True) as zoo:
@@ -88,7 +92,13 @@ def run(base, cache, file):
     """A search with small settings, all of which can be changed."""
 
     def run(**changes):
-        options = {"base": f"{BASE}={base.folder}", "steps": STEPS, "cache_dir": cache, "device": "cpu"} | changes
+        options = {
+            "base": f"{BASE}={base.folder}",
+            "steps": STEPS,
+            "cache_dir": cache,
+            "device": "cpu",
+            "reuse": False,
+        } | changes
         return search(options.pop("target", file), **options)
 
     return run
@@ -142,11 +152,15 @@ def test_the_targets_own_adapter_is_first(run):
     assert run(seed=1).rows[0].similarity < 0.5
 
 
+def timeless(ranking):
+    """A ranking but for how long it took, and whether it had to be tuned."""
+    runs = tuple(replace(run, seconds=0.0, cached=False, overlap=None) for run in ranking.runs)
+    return replace(ranking, target=replace(ranking.target, seconds=0.0), runs=runs)
+
+
 def test_same_seed_same_ranking_and_another_seed_another(run):
     first, again, other = (run(seed=seed) for seed in (3, 3, 4))
-    assert replace(first, target=replace(first.target, seconds=0.0)) == replace(
-        again, target=replace(again.target, seconds=0.0)
-    )
+    assert timeless(first) == timeless(again)
     assert [row.value for row in first.rows] != [row.value for row in other.rows]
 
 
@@ -210,7 +224,7 @@ def test_the_listener_hears_stages_steps_and_notes(run, tmp_path):
     file = write_lines(tmp_path / "long.jsonl", rows)
     listener = Listening()
     run(target=file, listener=listener)
-    assert listener.stages == [f"loading {BASE}", "tuning on 24 rows of long.jsonl"]
+    assert listener.stages == [f"loading {BASE}", "tuning lora on 24 rows of long.jsonl"]
     assert listener.steps == [(step, STEPS) for step in range(1, STEPS + 1)]
     assert listener.notes == [f"{file}: line 1: text cut to its first 20,000 characters"]
 
@@ -252,7 +266,11 @@ def test_without_a_base_the_one_with_the_most_sources_is_taken(run, cache, base,
     listener = Listening()
     ranking = run(base=None, listener=listener, offline=True)
     assert (ranking.base, ranking.base_folder) == (BASE, None)
-    assert ranking.notes == tuple(listener.notes) == (f"base model {BASE}: the one with the most sources in the zoo",)
+    assert (
+        ranking.notes
+        == tuple(listener.notes)
+        == (f"base model {BASE}: most sources in the zoo (13) of those that fit classification and cpu",)
+    )
     assert ranking.rows == run().rows
 
 
@@ -373,6 +391,10 @@ def test_many_bases_are_not_all_listed(tmp_path):
         ({"seed": -1}, "--seed -1: give a number from 0 to 2147483647"),
         ({"seed": 2**31}, "--seed 2147483648"),
         ({"estimator": "best"}, "--estimator best: unknown; there is compute-std, three-views"),
+        ({"repeats": 0}, "--repeats 0: give a number from 1 to 100"),
+        ({"budget": 0.0}, "--budget 0: give a time above 0"),
+        ({"budget": float("nan")}, "--budget nan"),
+        ({"methods": ("lora", "magic")}, "--method magic: a target is tuned by lora, bottleneck"),
         ({"device": "gpu"}, "--device gpu: unknown"),
     ],
 )
@@ -405,8 +427,11 @@ def test_an_empty_zoo_says_how_to_fill_it(run, tmp_path):
 
 
 def test_a_zoo_with_nothing_of_the_method(run, tmp_path):
-    with pytest.raises(EmptyZooError, match=f"no lora source for {BASE}"):
-        run(cache_dir=zoo_of(tmp_path / "cache", BASE, method="ia3"))
+    folder = zoo_of(tmp_path / "cache", BASE, method="ia3")
+    with pytest.raises(EmptyZooError, match=rf"no lora source for {BASE}; it has ia3 \(1\)"):
+        run(cache_dir=folder, methods=("lora",))
+    with pytest.raises(EmptyZooError, match=r"of a method that can be tuned here; it has rotation \(1\)"):
+        run(cache_dir=zoo_of(tmp_path / "other", BASE, method="rotation"))
 
 
 def test_a_zoo_whose_sources_have_nothing_in_common(run, tmp_path):

@@ -12,13 +12,20 @@ from hypothesis import strategies as st
 
 from hubrank.checkpoints.peft_lora import read_lora
 from hubrank.errors import BaseModelError
+from hubrank.target import tuning
 from hubrank.target.base import load_base
+from hubrank.target.batching import batch_order
 from hubrank.target.frameworks import import_torch
+from hubrank.target.methods import Placement
+from hubrank.target.objectives import Reader
+from hubrank.target.objectives.inputs import encode, pooled_states
+from hubrank.target.objectives.pooled import scaled_values
 from hubrank.target.rows import Target, read_target
-from hubrank.target.tuning import TuningPlan, _labels, _rate, batches, encode, mean_pool, tune
+from hubrank.target.tuning import TuningPlan, _rate, predict, tune
 from tests.ranking.builders import HIDDEN, make_base, modules, one_thread, toy_rows, write_lines
 
-PLAN = TuningPlan(modules=tuple(modules()), rank=4, alpha=8.0, steps=6)
+LORA = Placement("lora", tuple(modules()), 4, 8.0)
+PLAN = TuningPlan(LORA, steps=6)
 
 
 # The order of the rows.
@@ -29,8 +36,7 @@ PLAN = TuningPlan(modules=tuple(modules()), rank=4, alpha=8.0, steps=6)
 @given(rows=st.integers(2, 300), size=st.integers(2, 20), steps=st.integers(1, 60), seed=st.integers(0, 5))
 def test_every_row_is_used_about_equally(rows, size, steps, seed):
     lengths = np.random.default_rng(7).integers(3, 60, size=rows)
-    plan = replace(PLAN, batch_size=size, steps=steps, seed=seed)
-    order = list(batches(lengths, plan))
+    order = list(batch_order(lengths, steps=steps, batch_size=size, seed=seed))
     assert len(order) == steps
     assert all(2 <= len(batch) <= size + 1 for batch in order)
     assert all(len(set(batch.tolist())) == len(batch) for batch in order)
@@ -41,13 +47,13 @@ def test_every_row_is_used_about_equally(rows, size, steps, seed):
 
 def test_same_seed_same_order():
     lengths = np.arange(50)
-    orders = [np.concatenate(list(batches(lengths, replace(PLAN, seed=seed)))) for seed in (3, 3, 4)]
+    orders = [np.concatenate(list(batch_order(lengths, steps=6, batch_size=16, seed=seed))) for seed in (3, 3, 4)]
     assert np.array_equal(orders[0], orders[1])
     assert not np.array_equal(orders[0], orders[2])
 
 
 def test_fewer_rows_than_a_batch():
-    order = list(batches(np.full(8, 5), replace(PLAN, batch_size=16, steps=3)))
+    order = list(batch_order(np.full(8, 5), steps=3, batch_size=16, seed=0))
     assert [sorted(batch.tolist()) for batch in order] == [list(range(8))] * 3
 
 
@@ -55,7 +61,7 @@ def test_rows_of_like_length_come_together():
     """Sorting within pools keeps the padding small; without it these rows would be padded by 80 %."""
     lengths = np.random.default_rng(0).integers(5, 128, size=512)
     padded = real = 0
-    for batch in batches(lengths, replace(PLAN, batch_size=16, steps=32)):
+    for batch in batch_order(lengths, steps=32, batch_size=16, seed=0):
         padded += len(batch) * int(lengths[batch].max())
         real += int(lengths[batch].sum())
     assert padded < 1.15 * real
@@ -154,11 +160,11 @@ def test_what_comes_out_is_read_like_a_published_adapter(base, target):
         f"encoder.{layer}.attention.self.{module}" for layer in (0, 1) for module in ("query", "value")
     ]
     assert {(delta.down.shape, delta.up.shape, delta.down.dtype) for delta in adapter.deltas} == {
-        ((PLAN.rank, HIDDEN), (HIDDEN, PLAN.rank), np.dtype(np.float32))
+        ((LORA.size, HIDDEN), (HIDDEN, LORA.size), np.dtype(np.float32))
     }
     assert (adapter.method, adapter.base, adapter.warnings) == ("lora", base.name, ())
     # The update itself, scale and all: the tuned weight less the base's.
-    layer = run.model.base_model.model.encoder.layer[1].attention.self.query
+    layer = run.attached.model.base_model.model.encoder.layer[1].attention.self.query
     change = layer.get_delta_weight("default").detach().numpy()
     delta = adapter.deltas[2]
     assert np.allclose(delta.up @ delta.down, change, atol=1e-7)
@@ -174,20 +180,25 @@ def test_pairs(base, tmp_path):
 def test_the_two_texts_of_a_pair_are_told_apart(base, tmp_path):
     rows = [{"text": "w1 w2 w3", "text_pair": "w4", "label": i % 2} for i in range(8)]
     _, tokenizer = load_base(base)
-    (ids, kinds), lengths = encode(tokenizer, target_of(tmp_path, rows), 128)
-    assert ids.shape == (8, 7)
-    assert lengths.tolist() == [7] * 8
-    assert kinds[0].tolist() == [0, 0, 0, 0, 0, 1, 1]
-    (_, none), _ = encode(tokenizer, target_of(tmp_path, [{"text": row["text"], "label": row["label"]} for row in rows]), 128)
-    assert none is None
+    target = target_of(tmp_path, rows)
+    reader = Reader(tokenizer, "encoder", 128, kinds=True)
+    found = encode(reader, target.texts, target.pairs)
+    arrays = found.arrays(reader, range(8))
+    assert arrays["input_ids"].shape == (8, 7)
+    assert arrays["token_type_ids"][0].tolist() == [0, 0, 0, 0, 0, 1, 1]
+    assert encode(reader, target.texts, None).kinds is None
+    assert encode(replace(reader, kinds=False), target.texts, target.pairs).kinds is None
 
 
 def test_long_rows_are_cut_to_the_plan_and_to_the_model(base, tmp_path):
     rows = [{"text": "w1 " * 500, "label": i % 2} for i in range(8)]
     _, tokenizer = load_base(base)
     target = target_of(tmp_path, rows)
-    assert encode(tokenizer, target, 20)[0][0].shape == (8, 20)
-    assert encode(tokenizer, target, 4000)[0][0].shape == (8, 128)  # the tokenizer's model_max_length
+    found = encode(Reader(tokenizer, "encoder", 20), target.texts, None)
+    assert ({len(row) for row in found.ids}, found.cut) == ({20}, 8)
+    run = tuned(base, target, replace(PLAN, steps=1, max_length=4000))
+    assert run.reader.room == 128  # the tokenizer's model_max_length
+    assert run.notes == ("8 rows cut to 128 tokens",)
 
 
 def test_regression_learns(base, tmp_path):
@@ -207,7 +218,7 @@ def test_any_two_values_make_a_finite_scale(tmp_path, values):
     rows = [{"text": "a", "label": values[i % 2]} for i in range(8)]
     target = target_of(tmp_path, rows)
     assert target.task == "regression"
-    scaled = _labels(import_torch(), target, "cpu").numpy()
+    scaled = scaled_values(target.labels)
     sign = np.sign(values[0] - values[1])
     assert np.allclose(scaled, [sign, -sign] * 4, atol=1e-3)
 
@@ -220,7 +231,7 @@ def test_a_regression_over_huge_values_stays_finite(base, tmp_path):
 @pytest.mark.parametrize("names", [("no.such.module",), ()])
 def test_modules_that_do_not_exist(base, target, names):
     with pytest.raises(BaseModelError, match="none of the modules"):
-        tuned(base, target, replace(PLAN, modules=names))
+        tuned(base, target, replace(PLAN, placement=replace(LORA, modules=names)))
 
 
 def test_a_loss_that_is_not_finite_is_reported(base, target):
@@ -232,14 +243,120 @@ def test_a_loss_that_is_not_finite_is_reported(base, target):
         tune(model, tokenizer, target, PLAN)
 
 
-def test_mean_pool_is_the_mean_over_real_tokens(base):
+def test_pooling_is_the_mean_over_real_tokens_or_the_last_of_them(base):
     torch = import_torch()
     model, _ = load_base(base)
     model.eval()
     random = np.random.default_rng(0)
     ids, sizes = random.integers(5, 40, size=(3, 9)), np.array([9, 4, 1])
+    mask = torch.as_tensor((np.arange(9) < sizes[:, None]).astype(np.int64))
     with torch.no_grad():
-        pooled = mean_pool(torch, model, torch.as_tensor(ids), torch.as_tensor(sizes)).numpy()
-        for row, size, mean in zip(ids, sizes, pooled, strict=True):
+        out = model(input_ids=torch.as_tensor(ids), attention_mask=mask)
+        means, ends = (pooled_states(torch, out, mask, last=last).numpy() for last in (False, True))
+        for row, size, mean, end in zip(ids, sizes, means, ends, strict=True):
             alone = model(input_ids=torch.as_tensor(row[None, :size])).last_hidden_state[0].numpy()
             assert np.allclose(mean, alone.mean(axis=0), atol=1e-5)
+            assert np.allclose(end, alone[-1], atol=1e-5)
+
+
+def test_outputs_of_the_head_come_in_the_order_of_the_rows(base, target):
+    run = tuned(base, target, replace(PLAN, steps=60, learning_rate=1e-2))
+    outputs = predict(run, target, batch_size=5)
+    assert outputs.shape == (24, 2)
+    assert np.mean(outputs.argmax(axis=1) == np.array(target.labels)) > 0.9
+
+
+# Snapshots, and stopping.
+
+
+def test_a_run_that_is_stopped_is_the_beginning_of_the_whole(base, target):
+    """The rate follows the plan, not the end."""
+    seen = {}
+
+    def look(step, attached):
+        seen[step] = attached.tensors()
+        return False
+
+    plan = replace(PLAN, steps=12, every=4)
+    whole = tuned(base, target, plan, on_snapshot=look)
+    stopped = tuned(base, target, plan, on_snapshot=lambda step, attached: step == 8)
+    assert (list(seen), whole.steps, stopped.steps) == ([4, 8, 12], 12, 8)
+    assert same(stopped.tensors(), seen[8])
+    assert same(whole.tensors(), seen[12])
+    assert not same(seen[8], seen[12])
+
+
+def test_looking_changes_nothing(base, target):
+    watched = tuned(base, target, replace(PLAN, every=1), on_snapshot=lambda step, attached: False)
+    assert same(watched.tensors(), tuned(base, target).tensors())
+
+
+def test_a_run_ends_after_the_step_in_which_its_time_is_up(base, target):
+    run = tuned(base, target, until=0.0)
+    assert run.steps == 1
+    assert len(run.losses) == 1
+
+
+# Memory.
+
+
+def short_of_memory(model, most):
+    """A model that cannot take more than so many rows at a time; the sizes it was asked for."""
+    torch = import_torch()
+    asked, forward = [], model.forward
+
+    def limited(*args, **kwargs):
+        rows = len(kwargs["input_ids"])
+        asked.append(rows)
+        if rows > most or (most == 0 and not model.is_gradient_checkpointing):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return forward(*args, **kwargs)
+
+    model.forward = limited
+    return asked
+
+
+def without_dropout(base):
+    """Parts of a batch draw other random numbers than the whole."""
+    model, tokenizer = load_base(base)
+    for module in model.modules():
+        if isinstance(module, import_torch().nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "dropout_prob"):
+            module.dropout_prob = 0.0
+    return model, tokenizer
+
+
+def test_batches_are_halved_until_they_fit_and_the_result_is_the_same(base, target, monkeypatch):
+    monkeypatch.setattr(tuning, "_DEVICE_TYPES", ())  # in float32: bfloat16 rounds sums of halves otherwise
+    model, tokenizer = without_dropout(base)
+    asked = short_of_memory(model, 5)
+    run = tune(model, tokenizer, target, PLAN)
+    assert asked[:3] == [16, 8, 4]
+    assert max(asked[3:]) == 4
+    assert run.steps == PLAN.steps
+    assert run.notes == tuple(f"memory ran short: batches are worked off {n} rows at a time" for n in (8, 4))
+    whole = tune(*without_dropout(base), target, PLAN).tensors()
+    for name, tensor in run.tensors().items():
+        assert np.allclose(tensor, whole[name], atol=1e-4)
+    assert max(np.abs(whole[name]).max() for name in whole) > 0.1
+
+
+def test_then_activations_are_computed_twice_and_then_it_gives_up(base, target):
+    model, tokenizer = load_base(base)
+    asked = short_of_memory(model, 0)
+    with pytest.raises(BaseModelError, match="one row at a time does not fit the memory of cpu"):
+        tune(model, tokenizer, target, PLAN)
+    assert model.is_gradient_checkpointing
+    assert asked[:5] == [16, 8, 4, 2, 1]
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(base, target):
+    model, tokenizer = load_base(base)
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    model.forward = broken
+    with pytest.raises(RuntimeError, match="mat1"):
+        tune(model, tokenizer, target, PLAN)

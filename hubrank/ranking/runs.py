@@ -1,0 +1,182 @@
+"""Runs of tuning: one for each method and seed, from a fresh copy of the base, watched and cut short, or had before."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubrank.errors import AdapterError, BaseModelError
+from hubrank.ranking.placement import usual_placement
+from hubrank.ranking.rank import Yardstick, compare
+from hubrank.ranking.stability import Settling
+from hubrank.signatures.canonical import sign_adapter
+from hubrank.target.architecture import architecture_of, head_kind
+from hubrank.target.base import BaseModel, load_base
+from hubrank.target.frameworks import import_peft, import_transformers
+from hubrank.target.tuned_files import TunedRecord, base_identity, read_tuned, run_key, write_tuned
+from hubrank.target.tuning import TuningPlan, tune
+from hubrank.types import MethodRun, Signature, Source
+
+if TYPE_CHECKING:
+    from hubrank.ranking.search import Listener, SearchSettings
+    from hubrank.target.methods import Attached
+    from hubrank.target.task import Target
+
+__all__ = ["EVERY", "SHOWN", "Runs", "Snapshot"]
+
+EVERY = 5
+"""Steps from snapshot to snapshot; ranking a very large zoo takes longer than a step, so there they are further apart."""
+
+SHOWN = 5
+_LARGE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The ranking after some of a run's steps: the first sources, and how much it agrees with the one before."""
+
+    method: str
+    step: int
+    total: int
+    first: tuple[Source, ...]
+    overlap: float | None
+
+
+class Runs:
+    """Tunes one target on one base.
+
+    ``done`` lists the runs, ``signatures`` what moved in each, ``notes`` what the user should know of them.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        base: BaseModel,
+        cache: Path,
+        settings: SearchSettings,
+        *,
+        device: str,
+        dtype: str,
+        listener: Listener,
+    ) -> None:
+        self._target, self._base, self._cache, self._settings = target, base, cache, settings
+        self._device, self._dtype, self._listener = device, dtype, listener
+        self._identity: str | None = None
+        self._loaded: tuple[Any, Any] | None = None
+        self.done: list[MethodRun] = []
+        self.signatures: list[Signature] = []
+        self.notes: list[str] = []
+
+    def run(self, yardstick: Yardstick, seed: int, until: float | None, runs_left: int, last: bool) -> Signature:
+        """The target's signature under one method and seed.
+
+        Args:
+            until: when the time for all runs is up, of which ``runs_left`` are still to share it.
+            last: no other method follows, so that the base need not be kept.
+
+        Raises:
+            BaseModelError: the base cannot be loaded, cannot do the task, or cannot be tuned by the method.
+            TargetError: nothing is left of the target once it is cut to what the base reads.
+        """
+        settings, method = self._settings, yardstick.packed.method
+        model, tokenizer = self._fresh(keep=not last or settings.repeats > 1)
+        placement = usual_placement(yardstick.packed, model)
+        every = EVERY if len(yardstick.packed.sources) <= _LARGE else 2 * EVERY
+        plan = TuningPlan(placement, steps=settings.steps, seed=seed, every=every)
+        self._identity = self._identity or base_identity(self._base)
+        key = run_key(self._target, f"{self._identity} {self._dtype}", plan, device=self._device, early=settings.early)
+        record = read_tuned(self._cache, key) if settings.reuse else None
+        overlap = None
+        cached = record is not None
+        if record is None:
+            record, overlap = self._tune(yardstick, plan, model, tokenizer, _share(until, runs_left))
+            # A run that only the clock stopped is no answer to a search with more time.
+            if record.stopped != "budget":
+                record = write_tuned(self._cache, key, record)
+        else:
+            self._listener.stage(f"{method}: tuned before, {record.steps} steps")
+        run = MethodRun(
+            method=method,
+            seed=seed,
+            sources=len(yardstick.packed.sources),
+            steps=record.steps,
+            planned=settings.steps,
+            stopped=record.stopped,
+            cached=cached,
+            seconds=record.seconds,
+            overlap=overlap,
+            energy=float("nan"),
+        )
+        self.done.append(run)
+        self.signatures.append(record.signature)
+        return record.signature
+
+    def _tune(
+        self, yardstick: Yardstick, plan: TuningPlan, model: Any, tokenizer: Any, until: float | None
+    ) -> tuple[TunedRecord, float | None]:
+        settled = Settling()
+        method = plan.placement.method
+        stopped = "steps"
+        self._listener.stage(f"tuning {method} on {len(self._target)} rows of {self._target.name}")
+
+        def look(step: int, attached: Attached) -> bool:
+            nonlocal stopped
+            order = compare(yardstick, self._signed(attached)).order()
+            stands = settled.add(step, order.tolist())
+            first = tuple(yardstick.packed.sources[row] for row in order[:SHOWN])
+            self._listener.ranking(Snapshot(method, step, plan.steps, first, settled.overlap))
+            if stands and self._settings.early and step < plan.steps:
+                stopped = "stable"
+                return True
+            return False
+
+        tuned = tune(
+            model,
+            tokenizer,
+            self._target,
+            plan,
+            device=self._device,
+            on_step=self._listener.step,
+            on_snapshot=look,
+            until=until,
+        )
+        for note in tuned.notes:
+            sentence = f"{method}: {note}" if note not in self.notes else note
+            if sentence not in self.notes:
+                self.notes.append(sentence)
+        if stopped == "steps" and tuned.steps < plan.steps:
+            stopped = "budget"
+            self.notes.append(f"{method}: the time was up after {tuned.steps} of {plan.steps} steps")
+        return TunedRecord(self._signed(tuned.attached), tuned.steps, stopped, tuned.seconds), settled.overlap
+
+    def _signed(self, attached: Attached) -> Signature:
+        try:
+            return sign_adapter(attached.adapter(self._base.name))
+        except AdapterError as error:
+            raise BaseModelError(f"tuning moved nothing that could be compared ({error}); try more --steps") from error
+
+    def _fresh(self, *, keep: bool) -> tuple[Any, Any]:
+        """The base as it was loaded: the libraries change a model's modules and classes for good."""
+        import_peft()
+        if self._loaded is None:
+            config = import_transformers().AutoConfig.from_pretrained(
+                self._base.folder, local_files_only=True, trust_remote_code=False
+            )
+            head = head_kind(self._target.task, architecture_of(config), self._base.name)
+            self._loaded = load_base(self._base, head=head, dtype=self._dtype)
+        model, tokenizer = self._loaded
+        if keep:
+            return copy.deepcopy(model), tokenizer
+        self._loaded = None
+        return model, tokenizer
+
+
+def _share(until: float | None, runs_left: int) -> float | None:
+    """The end of one run of those that are left, if they share the time alike."""
+    if until is None:
+        return None
+    now = time.perf_counter()
+    return now + max(0.0, until - now) / runs_left
