@@ -123,6 +123,16 @@ def pooled_rows(torch: Any, model: Any, rows: Encoded, index: np.ndarray, device
         return mean_pool(torch, model, rows.ids[index, :width], torch.as_tensor(rows.lengths[index], device=device), kinds)
 
 
+def frozen_in_bfloat16(model: Any) -> Any:
+    """Cast the frozen linear layers once: autocast would cast them to the same numbers in every step."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and not any(p.requires_grad for p in module.parameters()):
+            module.to(torch.bfloat16)
+    return model
+
+
 class LoraModels:
     """The base model with a LoRA of each shape, built once."""
 
@@ -140,7 +150,7 @@ class LoraModels:
             config = peft.LoraConfig(
                 task_type="FEATURE_EXTRACTION", r=shape.rank, lora_alpha=shape.alpha, target_modules=list(SITES[shape.sites])
             )
-            self._models[shape] = peft.get_peft_model(model, config).to(self._device)
+            self._models[shape] = frozen_in_bfloat16(peft.get_peft_model(model, config)).to(self._device)
         model = self._models[shape]
         torch.manual_seed(seed)
         for module in model.modules():
