@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from overlap import Draw
-from plan import Run, Shape, Source, SITES, steps_for
+from plan import SITES, Shape, steps_for
 from train_zoo import as_target, mean_ranks
 
 from hubrank.target.base import BaseModel, load_base
@@ -107,7 +107,9 @@ def train_and_score(torch: Any, model: Any, task: Task, plan: TuningPlan, device
     model.eval()
     with torch.inference_mode():
         order = np.argsort(task.test.lengths, kind="stable")
-        parts = [head(pooled_rows(torch, model, task.test, order[i : i + 64], device).float()) for i in range(0, len(order), 64)]
+        parts = [
+            head(pooled_rows(torch, model, task.test, order[i : i + 64], device).float()) for i in range(0, len(order), 64)
+        ]
         values = torch.cat(parts).cpu().numpy()
     truth = task.test.labels[order]
     if task.regression:
@@ -176,14 +178,3 @@ def read_source(folder: Path, shape: Shape) -> dict[str, Any]:
 
 def matches(modules: list[str], shape: Shape) -> bool:
     return set(modules) == set(SITES[shape.sites])
-
-
-def run_lora(models: LoraModels, task: Task, run: Run, tensors: dict[str, Any] | None, device: str) -> float:
-    """One run: its score."""
-    import torch
-
-    model = models.start(run.shape, tensors, run.seed)
-    return train_and_score(torch, model, task, target_plan(run.rows, run.seed), device)
-
-
-__all__ = ["Encoded", "LoraModels", "Source", "Task", "prepare", "read_source", "run_lora", "train_and_score"]

@@ -50,12 +50,14 @@ def seen_by(rows: Iterable[Row], task: str) -> frozenset[str]:
     return frozenset(text for row in rows for text in texts_of(row, task))
 
 
-def draw(task: str, pool: list[Row], test: list[Row], seen: Mapping[str, frozenset[str]], wanted: int) -> Draw:
+def draw(
+    task: str, pool: list[Row], test: list[Row], seen: Mapping[str, frozenset[str]], *, wanted: int, tested: int = TEST_ROWS
+) -> Draw:
     """Choose a target's rows.
 
     Args:
         pool: the rows to draw from; for a task that a source was trained on, a split that the source did not see.
-        test: the rows to score on; the first TEST_ROWS of a shuffle are taken.
+        test: the rows to score on; the first ``tested`` of a shuffle are taken.
         seen: the texts that the source of each task was trained on.
         wanted: how many rows the target gets.
 
@@ -70,7 +72,7 @@ def draw(task: str, pool: list[Row], test: list[Row], seen: Mapping[str, frozens
     left_out = {source: share for source, share in shares.items() if share > MOST_SHARED and source != task}
     known = frozenset().union(*(texts for source, texts in seen.items() if source not in left_out))
     fixed = np.random.default_rng(zlib.crc32(task.encode()))  # hash() differs from process to process
-    held = [row for row in (test[i] for i in fixed.permutation(len(test))) if not texts_of(row, task) & known][:TEST_ROWS]
+    held = [row for row in (test[i] for i in fixed.permutation(len(test))) if not texts_of(row, task) & known][:tested]
     unseen = known | seen_by(held, task)
     rows = [row for row in (pool[i] for i in fixed.permutation(len(pool))) if not texts_of(row, task) & unseen][:wanted]
     if len(rows) < wanted:

@@ -71,12 +71,12 @@ class Run:
         return f"{start}|{self.target}|{self.rows}|{self.seed}"
 
 
-def zoo_source(family: str, task: str, rank: int, sites: str, seed: int, alpha: float = 0.0) -> Source:
+def zoo_source(family: str, task: str, rank: int, sites: str, seed: int, *, alpha: float = 0.0) -> Source:
     name = f"minilm-{task.replace('_', '-')}-lora-r{rank}-{sites}-s{seed}"
     return Source(task, Shape("lora", sites, rank, alpha or 2.0 * rank), seed, zoo=f"example-{family}/{name}")
 
 
-def trained_lora(task: str, rank: int, sites: str, seed: int, steps: int = 200, rate: float = 1e-3) -> Source:
+def trained_lora(task: str, rank: int, sites: str, seed: int, *, steps: int = 200, rate: float = 1e-3) -> Source:
     return Source(task, Shape("lora", sites, rank, 2.0 * rank), seed, steps, rate)
 
 
