@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ class BottleneckModel:
         import adapters
         import torch
 
+        # It warns of an idle adapter while it activates it.
+        logging.getLogger("adapters").setLevel(logging.ERROR)
         if self._model is None:
             self._model, _ = load_base(self._base)
             adapters.init(self._model)
