@@ -1,6 +1,6 @@
 """Text tasks: one model per adapter shape stays loaded; a run resets its adapter, tunes it and scores it.
 
-Same arithmetic as ``hubrank.target.tuning.tune`` followed by ``train_zoo.predict``; only the model is not rebuilt.
+The recipe is recipe.py's; the model is not rebuilt between runs.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from overlap import Draw
 from plan import SITES, Shape, steps_for
+from recipe import Plan, batches, encode, mean_pool
 from train_zoo import as_target, mean_ranks
 
 from hubrank.target.base import BaseModel, load_base
 from hubrank.target.rows import Target
-from hubrank.target.tuning import TuningPlan, batches, encode, mean_pool
 
 HEAD_SEED = 7_000  # apart from the adapter's seed, so that sources of all shapes meet the same head in the same seed
 RATE, WARMUP_STEPS, BATCH = 5e-4, 20, 16
@@ -70,7 +70,7 @@ def prepare(torch: Any, tokenizer: Any, name: str, draw: Draw, device: str) -> T
     )
 
 
-def fit(torch: Any, parameters: list[Any], loss_of: Any, order: Any, plan: TuningPlan) -> None:
+def fit(torch: Any, parameters: list[Any], loss_of: Any, order: Any, plan: Plan) -> None:
     """AdamW with a linear rise over the warm-up and a linear fall to zero after it; ``loss_of(rows)`` is the loss."""
     rise = round(plan.warmup * plan.steps)
     optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=0.0, fused=True)
@@ -84,13 +84,13 @@ def fit(torch: Any, parameters: list[Any], loss_of: Any, order: Any, plan: Tunin
         optimizer.zero_grad(set_to_none=True)
 
 
-def target_plan(rows: int, seed: int) -> TuningPlan:
+def target_plan(rows: int, seed: int) -> Plan:
     """The recipe of DESIGN.md; modules and rank are the shape's."""
     steps = steps_for(rows)
-    return TuningPlan((), steps=steps, batch_size=BATCH, learning_rate=RATE, warmup=WARMUP_STEPS / steps, seed=seed)
+    return Plan(steps=steps, batch_size=BATCH, learning_rate=RATE, warmup=WARMUP_STEPS / steps, seed=seed)
 
 
-def train_and_score(torch: Any, model: Any, task: Task, plan: TuningPlan, device: str) -> float:
+def train_and_score(torch: Any, model: Any, task: Task, plan: Plan, device: str) -> float:
     """Tune the adapter that is in ``model`` under a fresh head and score it: accuracy, or Spearman's coefficient."""
     torch.manual_seed(HEAD_SEED + plan.seed)
     head = torch.nn.Linear(model.config.hidden_size, task.outputs).to(device)

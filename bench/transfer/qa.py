@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from classify import HEAD_SEED, fit
 from overlap import Row
-
-from hubrank.target.tuning import TuningPlan, batches
+from recipe import Plan, batches
 
 QUESTION, WINDOW, LONGEST = 40, 160, 60  # tokens: a question, the passage around its answer, an answer
 TEST_ROWS = 200
@@ -101,7 +100,7 @@ def window(tokens: int, low: int, high: int, seed: int) -> int:
     return int(np.random.default_rng(seed).integers(least, most + 1)) if most > least else min(least, most)
 
 
-def train_and_score(torch: Any, model: Any, task: Task, plan: TuningPlan, device: str) -> float:
+def train_and_score(torch: Any, model: Any, task: Task, plan: Plan, device: str) -> float:
     """Tune the adapter that is in ``model`` under a fresh span head: mean F1 over the test rows."""
     torch.manual_seed(HEAD_SEED + plan.seed)
     head = torch.nn.Linear(model.config.hidden_size, 2).to(device)

@@ -10,16 +10,18 @@ import bottleneck
 import qa
 from classify import Task, train_and_score
 from plan import SITES, Source
+from recipe import Plan
 from train_zoo import BASE, Recipe, as_target, card, measure, read_rows, write
 
 from hubrank.target.base import BaseModel, load_base
+from hubrank.target.methods import Placement
 from hubrank.target.tuning import TuningPlan, tune
 
 
-def source_plan(source: Source) -> TuningPlan:
+def source_plan(source: Source) -> Plan:
     """How a source is tuned: batches of 32 (qa: 16), the rate's rise over a tenth of the steps."""
     batch = 16 if source.shape.method == "qa" else 32
-    return TuningPlan((), steps=source.steps, batch_size=batch, learning_rate=source.rate, seed=source.seed)
+    return Plan(steps=source.steps, batch_size=batch, learning_rate=source.rate, seed=source.seed)
 
 
 def train_lora(source: Source, base: BaseModel, data: Path, folder: Path) -> dict[str, object]:
@@ -28,8 +30,15 @@ def train_lora(source: Source, base: BaseModel, data: Path, folder: Path) -> dic
     train = as_target(source.task, rows[0])
     test = as_target(source.task, rows[1], train.classes or None)
     shape = source.shape
-    plan = TuningPlan(SITES[shape.sites], shape.rank, shape.alpha, source.steps, 32, source.rate, seed=source.seed)
     model, tokenizer = load_base(base)
+    modules = tuple(name for name, _ in model.named_modules() if name.endswith(SITES[shape.sites]))
+    plan = TuningPlan(
+        Placement("lora", modules, shape.rank, shape.alpha),
+        steps=source.steps,
+        batch_size=32,
+        learning_rate=source.rate,
+        seed=source.seed,
+    )
     tuned = tune(model, tokenizer, train, plan)
     metric, baseline, value = measure(tuned, train, test)
     recipe = Recipe(source.task, shape.rank, SITES[shape.sites], source.seed, source.steps, source.rate, shape.alpha)

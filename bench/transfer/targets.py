@@ -1,0 +1,72 @@
+"""Tune the targets of the transfer matrices as ``hubrank search`` does, and keep what a ranking is made from.
+
+    python bench/transfer/targets.py --data DIR --out DIR [--seeds 3] [--steps 75 25 150]
+
+DIR as for run.py. Of each target, seed and number of steps: the LoRA's tensors, as peft would publish them, in
+``TARGET-STEPS-SEED.safetensors``. The rows are those that run.py measures the transfer to, the init is no source's. What is
+there already is left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import overlap
+import plan
+from train_zoo import BASE, as_target, read_rows
+
+from hubrank.target.base import find_base, load_base
+from hubrank.target.methods import Placement
+from hubrank.target.tuning import TuningPlan, tune
+
+INIT = 5_000  # apart from every source's seed
+
+
+def draws(data: Path, rows: int, targets: tuple[str, ...]) -> dict[str, overlap.Draw]:
+    """The rows of each target, as run.py draws them."""
+    folder = data / "datasets"
+    seen = {task: overlap.seen_by(read_rows(folder, task, "train"), task) for task in plan.SOURCE_TASKS}
+    found = {}
+    for task in targets:
+        pool = read_rows(folder, task, "dev" if task in plan.SOURCE_TASKS else "train")
+        found[task] = overlap.draw(task, pool, read_rows(folder, task, "test"), seen, rows)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, nargs="+", default=[75, 25, 150])
+    options = parser.parse_args()
+    from safetensors.numpy import save_file
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    drawn = draws(options.data, 200, plan.TARGETS)
+    base = find_base(BASE)
+    todo = [(steps, seed) for seed in range(options.seeds) for steps in options.steps]
+    for steps, seed in sorted(todo, key=lambda pair: (pair[0] != options.steps[0] or pair[1] > 0, pair)):
+        for task, draw in drawn.items():
+            file = options.out / f"{task}-{steps}-{seed}.safetensors"
+            if file.exists():
+                continue
+            target = as_target(task, [dict(row) for row in draw.rows])
+            model, tokenizer = load_base(base)
+            modules = tuple(name for name, _ in model.named_modules() if name.endswith(("query", "value")))
+            tuned = tune(model, tokenizer, target, TuningPlan(Placement("lora", modules), steps=steps, seed=INIT + seed))
+            tensors = {name: np.ascontiguousarray(value) for name, value in tuned.tensors().items()}
+            partial = file.with_suffix(".partial")
+            save_file(tensors, partial, metadata={"config": json.dumps({"steps": steps, "seconds": tuned.seconds})})
+            partial.rename(file)
+            print(f"{file.name} {tuned.seconds:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
