@@ -12,7 +12,10 @@ from rich.text import Text
 from hubrank.ranking.runs import Snapshot
 from hubrank.report.text import plain
 
-__all__ = ["LiveRanking", "snapshot_line"]
+__all__ = ["LINE", "LiveRanking", "snapshot_line"]
+
+LINE = 3
+"""Sources that a line names."""
 
 
 class LiveRanking(Progress):
@@ -48,6 +51,6 @@ class LiveRanking(Progress):
 
 def snapshot_line(snapshot: Snapshot) -> str:
     """The same in one line."""
-    first = ", ".join(source.name for source in snapshot.first[:3])
+    first = ", ".join(source.name for source in snapshot.first[:LINE])
     agrees = "" if snapshot.overlap is None else f" (agrees with the last by {snapshot.overlap:.2f})"
     return f"{snapshot.method} after {snapshot.step} of {snapshot.total} steps: {first}{agrees}"

@@ -35,6 +35,7 @@ class SearchProgress:
         self._output = output
         self._progress: LiveRanking | None = None
         self._task: TaskID | None = None
+        self._first: list[str] = []
 
     def __enter__(self) -> SearchProgress:
         return self
@@ -62,13 +63,16 @@ class SearchProgress:
             self._progress.update(self._task, completed=done, total=total)
 
     def ranking(self, snapshot: Snapshot) -> None:
-        """Show the ranking as it is: under the bar, or as a line."""
+        """Show the ranking as it is: under the bar, or as a line whenever its first places have changed."""
         if self._progress is not None:
             self._progress.show(snapshot)
         elif not self._output.quiet:
-            from hubrank.cli.live import snapshot_line
+            from hubrank.cli.live import LINE, snapshot_line
 
-            self._output.note(snapshot_line(snapshot))
+            first = [source.name for source in snapshot.first[:LINE]]
+            if first != self._first:
+                self._first = first
+                self._output.note(snapshot_line(snapshot))
 
     def note(self, message: str) -> None:
         """Tell the user something once."""
