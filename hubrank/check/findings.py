@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -130,7 +129,6 @@ class CheckReport:
         fail_on: findings of this level or graver fail the check; ``off`` for none.
         new: names of the newcomers, with ``--new``.
         policy: path of the policy that was used, or None.
-        unread: newcomers that sync could not read, by name, with the reason.
         notes: what the user should know of the run, one sentence each.
         started: when, in UTC, as ISO 8601.
     """
@@ -141,7 +139,6 @@ class CheckReport:
     fail_on: Level = "error"
     new: tuple[str, ...] | None = None
     policy: str | None = None
-    unread: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     sources: int = 0
     started: str = ""

@@ -199,3 +199,34 @@ def test_a_target_is_tuned_where_the_zoo_was(tmp_path):
     assert len(standing.rows) == 9
     assert standing.lead.former is None
     assert {finding.rule for finding in found.general} == {"new-best"}
+
+
+class Stages:
+    """Notes down what a check tells of its progress."""
+
+    def __init__(self):
+        self.heard = []
+
+    def stage(self, message):
+        self.heard.append(message)
+
+    def step(self, done, total): ...
+    def note(self, message): ...
+    def ranking(self, snapshot): ...
+
+
+def test_a_file_that_has_not_changed_is_not_tuned_again(tmp_path):
+    from tests.ranking.builders import BASE as TINY
+    from tests.ranking.builders import HIDDEN, make_base, one_thread, toy_rows, write_lines
+
+    make_base(tmp_path / "base")
+    cache = make_zoo(tmp_path, 9, base=TINY, d=HIDDEN, card=card({"base_model": TINY}))
+    options = {"base": f"{TINY}={tmp_path / 'base'}", "device": "cpu"}
+    heard = []
+    with one_thread():
+        for rows in (toy_rows(), toy_rows(), toy_rows()[:-1]):
+            stages = Stages()
+            found = run(cache, targets=[write_lines(tmp_path / "rows.jsonl", rows)], listener=stages, **options)
+            heard.append([message.partition(" ")[0] for message in stages.heard if message.startswith(("tuning", "lora:"))])
+            assert len(found.targets[0].rows) == 9
+    assert heard == [["tuning"], ["lora:"], ["tuning"]]
