@@ -64,7 +64,7 @@ def test_one_command_is_enough(search, online, base, tmp_path):
     assert announced.startswith(f"the zoo has nothing for {BASE} yet: reading 7 adapters, at most ")
     assert announced.endswith("requests")
     # Before anything is tuned, and only once.
-    assert done.err.index(announced) < done.err.index("tuning on")
+    assert done.err.index(announced) < done.err.index("tuning lora on")
     assert set(online) == {(BASE,)}
     asked = len(online)
     again = search(tmp_path / "zoo", "--base", f"{BASE}={base}")

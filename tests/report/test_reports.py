@@ -64,7 +64,7 @@ def test_the_json_of_search_is_as_promised():
     value = json.loads(ranking_json(ranking(scored(warnings=("beware",)))))
     assert {"hubrank", "base", "methods", "target", "zoo", "ranking", "verdict"} <= set(value)
     assert value["zoo"] == {"sources": 5, "compared": 3, "skipped": {"other base": 2}}
-    assert value["verdict"] == {"relevant": True, "why": "because"}
+    assert value["verdict"] == {"relevant": True, "why": "because", "prominence": None}
     (row,) = value["ranking"]
     assert (row["source"], row["revision"], row["subfolder"], row["rank"]) == ("org/name", "a" * 40, None, 1)
     assert row["layers"] == [0.1, None, 0.3]
