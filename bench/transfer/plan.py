@@ -198,9 +198,9 @@ def all_runs() -> list[Run]:
     parts = (
         matrix("first", FIRST, TARGETS, 200, 0),
         matrix("first", FIRST, TARGETS, 200, 1),
-        matrix("first", FIRST, TARGETS, 200, 2),
-        matrix("bottleneck", BOTTLENECK, BOTTLENECK_TARGETS, 200, 0),
         matrix("second", SECOND, TARGETS, 200, 0),
+        matrix("bottleneck", BOTTLENECK, BOTTLENECK_TARGETS, 200, 0),
+        matrix("first", FIRST, TARGETS, 200, 2),
         matrix("bottleneck", BOTTLENECK, BOTTLENECK_TARGETS, 200, 1),
         matrix("first", FIRST, LARGE_TARGETS, 1000, 0),
         matrix("second", SECOND, TARGETS, 200, 1),

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from classify import HEAD_SEED, fit
+from classify import Head, Starts, fit
 from overlap import Row
-from recipe import Plan, batches
+from recipe import Plan
 
 QUESTION, WINDOW, LONGEST = 40, 160, 60  # tokens: a question, the passage around its answer, an answer
 TEST_ROWS = 200
@@ -38,9 +38,10 @@ class Spans:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A QA target that is ready to run."""
+    """A QA target that is ready to run; ``hidden`` is the base's width."""
 
     name: str
+    hidden: int
     train: Spans
     test: Spans
 
@@ -100,41 +101,40 @@ def window(tokens: int, low: int, high: int, seed: int) -> int:
     return int(np.random.default_rng(seed).integers(least, most + 1)) if most > least else min(least, most)
 
 
-def train_and_score(torch: Any, model: Any, task: Task, plan: Plan, device: str) -> float:
-    """Tune the adapter that is in ``model`` under a fresh span head: mean F1 over the test rows."""
-    torch.manual_seed(HEAD_SEED + plan.seed)
-    head = torch.nn.Linear(model.config.hidden_size, 2).to(device)
-    parameters = [p for p in (*model.parameters(), *head.parameters()) if p.requires_grad]
+def train_and_score(torch: Any, starts: Starts, task: Task, plan: Plan, device: str) -> list[float]:
+    """Tune every start under a fresh span head of its own: mean F1 over the test rows, [count]."""
+    head = Head(torch, starts.count, (2, task.hidden), plan.seed, device)
     spans = torch.as_tensor(task.train.spans, device=device)
 
     def loss_of(rows: np.ndarray) -> Any:
-        scores = token_scores(torch, model, head, task.train, rows)
-        ends = [torch.nn.functional.cross_entropy(scores[:, :, i], spans[rows, i]) for i in (0, 1)]
-        return (ends[0] + ends[1]) / 2
+        scores = token_scores(torch, starts, head, task.train, rows, training=True)
+        ends = [
+            torch.nn.functional.cross_entropy(
+                scores[..., i].flatten(0, 1), spans[rows, i].repeat(starts.count), reduction="none"
+            )
+            for i in (0, 1)
+        ]
+        return ((ends[0] + ends[1]) / 2).view(starts.count, -1).mean(1)
 
-    model.train()
-    fit(torch, parameters, loss_of, batches(task.train.lengths, plan), plan)
-    model.eval()
-    found = []
+    fit(torch, starts, head, loss_of, task.train.lengths, plan=plan)
+    found: list[list[float]] = [[] for _ in range(starts.count)]
     order = np.argsort(task.test.lengths, kind="stable")
     with torch.inference_mode():
         for rows in np.array_split(order, max(1, len(order) // 32)):
-            scores = token_scores(torch, model, head, task.test, rows).cpu().numpy()
-            found += [score_row(task.test, int(row), scores[i]) for i, row in enumerate(rows)]
-    return float(np.mean(found))
+            scores = token_scores(torch, starts, head, task.test, rows, training=False).cpu().numpy()
+            for mine, of_start in zip(found, scores, strict=True):
+                mine += [score_row(task.test, int(row), of_start[i]) for i, row in enumerate(rows)]
+    return [float(np.mean(mine)) for mine in found]
 
 
-def token_scores(torch: Any, model: Any, head: Any, rows: Spans, index: np.ndarray) -> Any:
-    """Start and end scores [len(index), width, 2]; minus infinity outside the passage."""
+def token_scores(torch: Any, starts: Starts, head: Head, rows: Spans, index: np.ndarray, *, training: bool) -> Any:
+    """Start and end scores [count, len(index), width, 2]; minus infinity outside the passage."""
     width, device = int(rows.lengths[index].max()), rows.ids.device
-    sizes, first = (torch.as_tensor(part[index], device=device)[:, None] for part in (rows.lengths, rows.first))
+    sizes, first = (torch.as_tensor(part[index], device=device) for part in (rows.lengths, rows.first))
     places = torch.arange(width, device=device)[None, :]
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        hidden = model(
-            input_ids=rows.ids[index, :width], attention_mask=(places < sizes).long(), token_type_ids=rows.kinds[index, :width]
-        ).last_hidden_state
-    passage = (places >= first) & (places < sizes - 1)
-    return head(hidden.float()).masked_fill(~passage[:, :, None], float("-inf"))
+    hidden = starts.hidden(rows.ids[index, :width], sizes, rows.kinds[index, :width], training=training)
+    passage = (places >= first[:, None]) & (places < sizes[:, None] - 1)
+    return head(hidden).masked_fill(~passage[None, :, :, None], float("-inf"))
 
 
 def score_row(rows: Spans, row: int, scores: np.ndarray) -> float:

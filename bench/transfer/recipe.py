@@ -25,15 +25,6 @@ class Plan:
     seed: int = 0
 
 
-def mean_pool(torch: Any, model: Any, ids: Any, sizes: Any, kinds: Any = None) -> Any:
-    """Mean of the last hidden states over the real tokens: [rows, hidden] from ids [rows, width] and sizes [rows]."""
-    mask = torch.arange(ids.shape[1], device=ids.device)[None, :] < sizes[:, None]
-    extra = {} if kinds is None else {"token_type_ids": kinds}
-    hidden = model(input_ids=ids, attention_mask=mask.long(), **extra).last_hidden_state
-    weight = mask[:, :, None].to(hidden.dtype)
-    return (hidden * weight).sum(1) / weight.sum(1)
-
-
 def encode(tokenizer: Any, target: Target, max_length: int) -> tuple[tuple[np.ndarray, np.ndarray | None], np.ndarray]:
     """Tokenise all rows at once: ((ids [n, width], token types [n, width] or None), lengths [n])."""
     pairs = list(target.pairs) if target.pairs is not None else None

@@ -48,24 +48,48 @@ def row_of(run: Run, bench: Workbench, value: float, seconds: float) -> dict[str
     }
 
 
+STACK = 4
+"""Runs that differ only in their start are done so many at a time."""
+
+
 def work(runs: list[Run], ledger: Ledger, bench: Workbench, log: Path) -> bool:
     """One pass over the plan; whether anything is left that another worker has or that waits for its source."""
     waiting = False
-    for run in runs:
-        if run.key in ledger.done or not bench.allowed(run):
-            continue
-        if run.source is not None and not bench.has(run.source) and not train(run.source, ledger, bench, log):
-            waiting = True
-            continue
-        if not ledger.claim(run.key):
-            waiting = waiting or run.key not in ledger.done
+    for stack in stacks([run for run in runs if run.key not in ledger.done]):
+        ready = []
+        for run in stack:
+            if run.key in ledger.done or not bench.allowed(run):
+                continue
+            if run.source is not None and not bench.has(run.source) and not train(run.source, ledger, bench, log):
+                waiting = True
+            elif ledger.claim(run.key):
+                ready.append(run)
+            else:
+                waiting = waiting or run.key not in ledger.done
+        if not ready:
             continue
         started = time.perf_counter()
-        value = bench.measure(run)
-        seconds = time.perf_counter() - started
-        ledger.write(run.method, run.key, row_of(run, bench, value, seconds))
-        note(log, f"{run.key} {value:.4f} {seconds:.1f} s, {sum(r.key in ledger.done for r in runs)}/{len(runs)}")
+        values = bench.measure(ready)
+        seconds = (time.perf_counter() - started) / len(ready)
+        for run, value in zip(ready, values, strict=True):
+            ledger.write(run.method, run.key, row_of(run, bench, value, seconds))
+            note(log, f"{run.key} {value:.4f} {seconds:.1f} s, {sum(r.key in ledger.done for r in runs)}/{len(runs)}")
     return waiting
+
+
+def stacks(runs: list[Run]) -> list[list[Run]]:
+    """Runs that can be done side by side, in the plan's order: one target, seed and site pattern; bottlenecks one by one."""
+    open_stacks: dict[tuple[object, ...], list[Run]] = {}
+    out = []
+    for run in runs:
+        kind = (run.method, run.group, run.target, run.rows, run.seed, run.shape.sites)
+        size = 1 if run.method == "bottleneck" else STACK
+        stack = open_stacks.get(kind)
+        if stack is None or len(stack) == size:
+            stack = open_stacks[kind] = []
+            out.append(stack)
+        stack.append(run)
+    return out
 
 
 def train(source: Source, ledger: Ledger, bench: Workbench, log: Path) -> bool:

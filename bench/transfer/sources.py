@@ -8,9 +8,10 @@ from typing import Any
 
 import bottleneck
 import qa
-from classify import Task, train_and_score
+from classify import FreshLoras, OneModel, Task, train_and_score
 from plan import SITES, Source
 from recipe import Plan
+from stacked import StackedBert
 from train_zoo import BASE, Recipe, as_target, card, measure, read_rows, write
 
 from hubrank.target.base import BaseModel, load_base
@@ -52,7 +53,7 @@ def train_bottleneck(source: Source, model: Any, task: Task, folder: Path, devic
     import torch
 
     started = model.start(source.shape, None, source.seed)
-    value = train_and_score(torch, started, task, source_plan(source), device)
+    (value,) = train_and_score(torch, OneModel(torch, started, device), task, source_plan(source), device)
     report = {"metric": "spearman" if task.regression else "accuracy", "value": round(value, 4)}
 
     def fill(partial: Path) -> None:
@@ -64,20 +65,24 @@ def train_bottleneck(source: Source, model: Any, task: Task, folder: Path, devic
     return report
 
 
-def train_qa(source: Source, models: Any, task: qa.Task, folder: Path, device: str) -> dict[str, object]:
-    """``models`` is a LoraModels."""
+def train_qa(
+    source: Source, models: tuple[FreshLoras, StackedBert], task: qa.Task, folder: Path, device: str
+) -> dict[str, object]:
+    """Train a LoRA under a span head and save it as peft does."""
     import torch
-    from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    model = models.start(source.shape, None, source.seed)
-    value = qa.train_and_score(torch, model, task, source_plan(source), device)
+    fresh, bert = models
+    started = bert.start([fresh.draw(source.shape, source.seed)], [source.shape.alpha / source.shape.rank])
+    (value,) = qa.train_and_score(torch, started, task, source_plan(source), device)
     report = {"metric": "f1", "value": round(value, 4), "rows": len(task.train.rows)}
 
     def fill(partial: Path) -> None:
-        tensors = {name: tensor.detach().half().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
-        save_file(tensors, partial / "adapter_model.safetensors", {"format": "pt"})
-        config = model.peft_config["default"].to_dict()
+        (tensors,) = started.tensors()
+        save_file(
+            {name: tensor.half() for name, tensor in tensors.items()}, partial / "adapter_model.safetensors", {"format": "pt"}
+        )
+        config = fresh.config(source.shape).to_dict()
         config.update(base_model_name_or_path=BASE, inference_mode=True, target_modules=sorted(config["target_modules"]))
         (partial / "adapter_config.json").write_text(json.dumps(config, indent=2, default=str))
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # train_zoo
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
@@ -35,7 +37,7 @@ def draws(data: Path, rows: int, targets: tuple[str, ...]) -> dict[str, overlap.
     found = {}
     for task in targets:
         pool = read_rows(folder, task, "dev" if task in plan.SOURCE_TASKS else "train")
-        found[task] = overlap.draw(task, pool, read_rows(folder, task, "test"), seen, rows)
+        found[task] = overlap.draw(task, pool, read_rows(folder, task, "test"), seen, wanted=rows)
     return found
 
 
@@ -43,13 +45,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--targets", nargs="+", help="only these; default: those of the first LoRA matrix")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, nargs="+", default=[75, 25, 150])
     options = parser.parse_args()
     from safetensors.numpy import save_file
 
     options.out.mkdir(parents=True, exist_ok=True)
-    drawn = draws(options.data, 200, plan.TARGETS)
+    drawn = draws(options.data, 200, tuple(options.targets or plan.TARGETS))
     base = find_base(BASE)
     todo = [(steps, seed) for seed in range(options.seeds) for steps in options.steps]
     for steps, seed in sorted(todo, key=lambda pair: (pair[0] != options.steps[0] or pair[1] > 0, pair)):

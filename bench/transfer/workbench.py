@@ -1,8 +1,8 @@
-"""Everything a worker keeps loaded: the base model per adapter shape, the targets' tokens, the sources' tensors."""
+"""Everything a worker keeps loaded: the base model, the targets' tokens, the sources' tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import qa
 import sources
 from overlap import Draw, draw, seen_by
 from plan import QA_TASKS, SOURCE_TASKS, Run, Source
+from stacked import StackedBert
 from train_zoo import BASE, read_rows
 
 from hubrank.target.base import find_base, load_base
@@ -38,7 +39,7 @@ class Workbench:
         self._base = find_base(BASE)
         self._targets: dict[tuple[str, str, int], Target] = {}
         self._sources: dict[Source, dict[str, Any]] = {}
-        self._lora = classify.LoraModels(self._base, device)
+        self._fresh = classify.FreshLoras(self._base)
         self._bottleneck = bottleneck.BottleneckModel(self._base, device)
 
     def target(self, method: str, name: str, rows: int) -> Target:
@@ -56,15 +57,20 @@ class Workbench:
         """Whether the source is there."""
         return self._folder(source).is_dir()
 
-    def measure(self, run: Run) -> float:
-        """Do a run: its score on the target's test rows."""
+    def measure(self, runs: Sequence[Run]) -> list[float]:
+        """Do runs that differ in nothing but their start and its rank: each one's score on the target's test rows."""
         import torch
 
+        run = runs[0]
         task = self.target(run.method, run.target, run.rows).task
-        tensors = None if run.source is None else self._tensors(run.source)
-        model = (self._bottleneck if run.method == "bottleneck" else self._lora).start(run.shape, tensors, run.seed)
+        if run.method == "bottleneck":
+            tensors = None if run.source is None else self._tensors(run.source)
+            starts = classify.OneModel(torch, self._bottleneck.start(run.shape, tensors, run.seed), self.device)
+        else:
+            adapters = [self._tensors(r.source) if r.source else self._fresh.draw(r.shape, r.seed) for r in runs]
+            starts = self._bert.start(adapters, [r.shape.alpha / r.shape.rank for r in runs])
         score = qa.train_and_score if run.method == "qa" else classify.train_and_score
-        return score(torch, model, task, classify.target_plan(run.rows, run.seed), self.device)
+        return score(torch, starts, task, classify.target_plan(run.rows, run.seed), self.device)
 
     def train(self, source: Source) -> dict[str, object]:
         """Train a source that the zoo does not have and save it: what it reached on its own task."""
@@ -75,11 +81,15 @@ class Workbench:
             return sources.train_lora(source, self._base, self._texts, folder)
         if source.shape.method == "bottleneck":
             splits = [tuple(read_rows(self._texts, source.task, split)) for split in ("train", "test")]
-            task = classify.prepare(torch, self._tokenizer, source.task, Draw(splits[0], splits[1], {}), self.device)
+            task = classify.prepare(
+                torch, self._tokenizer, source.task, Draw(splits[0], splits[1], {}), self._bert.hidden, self.device
+            )
             return sources.train_bottleneck(source, self._bottleneck, task, folder, self.device)
         rows = [tuple(self._qa_rows[source.task][1]), tuple(qa.read_qa(self._questions, source.task, "dev"))[: qa.TEST_ROWS]]
         spans = [qa.encode_spans(torch, self._tokenizer, part, self.device) for part in rows]
-        return sources.train_qa(source, self._lora, qa.Task(source.task, spans[0], spans[1]), folder, self.device)
+        return sources.train_qa(
+            source, (self._fresh, self._bert), qa.Task(source.task, self._bert.hidden, spans[0], spans[1]), folder, self.device
+        )
 
     def _tensors(self, source: Source) -> dict[str, Any]:
         if source not in self._sources:
@@ -92,6 +102,10 @@ class Workbench:
 
     def _folder(self, source: Source) -> Path:
         return self._zoo / source.zoo if source.zoo else self._work / "sources" / source.shape.method / source.name
+
+    @cached_property
+    def _bert(self) -> StackedBert:
+        return StackedBert(self._base, self.device)
 
     @cached_property
     def _seen(self) -> dict[str, frozenset[str]]:
@@ -110,7 +124,7 @@ class Workbench:
 
         pool = read_rows(self._texts, name, "dev" if name in SOURCE_TASKS else "train")
         drawn = draw(name, pool, read_rows(self._texts, name, "test"), self._seen, wanted=rows)
-        task = classify.prepare(torch, self._tokenizer, name, drawn, self.device)
+        task = classify.prepare(torch, self._tokenizer, name, drawn, hidden=self._bert.hidden, device=self.device)
         return Target(task, "spearman" if task.regression else "accuracy", len(drawn.test), drawn.left_out)
 
     def _qa_target(self, name: str, rows: int) -> Target:
@@ -120,4 +134,4 @@ class Workbench:
         test = qa.read_qa(self._questions, name, "dev")
         drawn = draw(name, self._qa_rows[name][0], test, seen, wanted=rows, tested=qa.TEST_ROWS)
         parts = [qa.encode_spans(torch, self._tokenizer, part, self.device) for part in (drawn.rows, drawn.test)]
-        return Target(qa.Task(name, parts[0], parts[1]), "f1", len(drawn.test), drawn.left_out)
+        return Target(qa.Task(name, self._bert.hidden, parts[0], parts[1]), "f1", len(drawn.test), drawn.left_out)
