@@ -112,7 +112,7 @@ class RayCrew:
     def submit(self, ticket: int, job: Job) -> None:
         """Have a job done."""
         # In a list Ray hands the hub over as a reference, which a worker follows once.
-        reference = self._task.remote(self._name, [self._hub], job.listing, job.bases, job.former)
+        reference = self._task.remote(self._name, [self._hub], job.listing, job.bases, job.former, methods=job.methods)
         self._running[ticket] = reference
         reference.future().add_done_callback(lambda future: self._finish(ticket, job, future))
 
@@ -143,11 +143,19 @@ class RayCrew:
                 self._inbox.put(Finished(ticket, done))
 
 
-def _read(name: str, hub: list[Any], listing: Listing, bases: frozenset[str], former: Source | None) -> Done:
+def _read(
+    name: str,
+    hub: list[Any],
+    listing: Listing,
+    bases: frozenset[str],
+    former: Source | None,
+    *,
+    methods: frozenset[str],
+) -> Done:
     """What a task runs."""
     if name not in _hubs:
         import ray
 
         _hubs.clear()  # of an earlier sync
         _hubs[name] = ray.get(hub[0])
-    return work_on(Job(_hubs[name], listing, bases, former))
+    return work_on(Job(_hubs[name], listing, bases, former, methods))
