@@ -159,6 +159,7 @@ def open_hub(name: str | Path, *, budget: Budget | None = None) -> Hub:
 
     Raises:
         HubError: it is a folder that is not there, or holds no index where one is meant.
+        UsageError: it is empty.
     """
     if name == "hf":
         from hubrank.hubs.huggingface import HuggingFaceHub
@@ -172,6 +173,8 @@ def open_hub(name: str | Path, *, budget: Budget | None = None) -> Hub:
         from hubrank.hubs.adapterhub import open_zips
 
         return open_zips(name, budget=budget)
+    if not str(name).strip():
+        raise UsageError("--hub '': give hf, adapterhub, zips or a folder of adapters")
     return FolderHub(name)
 
 

@@ -34,7 +34,7 @@ class FolderHub:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser().absolute()
         if not self.root.is_dir():
-            raise HubError(f"--hub {root}: no such folder; give hf or a folder of adapters")
+            raise HubError(f"--hub {root}: no such folder; give hf, adapterhub, zips or a folder of adapters")
         self.name = f"folder:{self.root}"
         self.traffic = Traffic()
 

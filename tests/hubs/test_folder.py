@@ -117,7 +117,7 @@ def test_a_listing_says_sizes_and_where(tmp_path):
 
 
 def test_a_missing_folder_is_a_hub_error_with_the_way_out(tmp_path):
-    with pytest.raises(HubError, match=r"nowhere: no such folder; give hf or a folder of adapters"):
+    with pytest.raises(HubError, match=r"nowhere: no such folder; give hf, adapterhub, zips or a folder of adapters"):
         FolderHub(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
     with pytest.raises(HubError, match="no such folder"):
