@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ _MARKERS = ("adapter_config.json", "hubrank.json")
 _DEPTH = 6
 # Of a training output, only what belongs to the adapter; optimizer states and checkpoints are never looked at.
 _SKIPPED_FOLDERS = ("checkpoint-", ".", "__pycache__")
+_NO_WEIGHTS = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state(_\d+)?)\.(pt|bin|pth)")
 _HASHED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".md")
 
 
@@ -80,7 +82,8 @@ class FolderHub:
     def _revision(self, folder: Path, files: dict[str, int]) -> str:
         digest = hashlib.sha1(usedforsecurity=False)
         for name in sorted(files):
-            if not name.endswith(_HASHED):
+            # Often most of a folder's bytes; where weights came without a config, their file may be called anything.
+            if not name.endswith(_HASHED) or (_NO_WEIGHTS.fullmatch(name) and "hubrank.json" not in files):
                 continue
             digest.update(f"{name}\0{files[name]}\0".encode("utf-8", "surrogateescape"))
             try:
