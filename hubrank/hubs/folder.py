@@ -41,16 +41,28 @@ class FolderHub:
         self.traffic = Traffic()
 
     def discover(self, query: Query) -> Iterator[Listing]:
-        """List the adapters in the order of their paths. The base is known only after reading, so ``bases`` is not applied."""
+        """List the adapters in the order of their paths. The base is known only after reading, so ``bases`` is not applied.
+
+        Raises:
+            HubError: a folder under it cannot be listed; raised last, when all the others have been.
+        """
         repos: set[str] = set()
-        for folder in self._adapter_folders():
+        faults: list[str] = []
+        for folder in self._adapter_folders(faults):
             repo, subfolder = self._identity(folder)
             if query.limit is not None and repo not in repos and len(repos) >= query.limit:
                 return
             repos.add(repo)
-            files = {entry.name: entry.stat().st_size for entry in _files(folder)}
+            try:
+                files = {entry.name: entry.stat().st_size for entry in _files(folder)}
+            except OSError as error:
+                faults.append(f"{folder}: cannot be listed ({error.strerror})")
+                continue
             revision = self._revision(folder, files)
             yield Listing(repo, revision, subfolder, files, location=str(folder))
+        if faults:
+            more = f", nor can {len(faults) - 1:,} more" if len(faults) > 1 else ""
+            raise HubError(f"{faults[0]}{more}; check permissions, or move it out of the hub")
 
     def open(self, listing: Listing) -> FolderBundle:
         """The files of one adapter."""
@@ -58,9 +70,9 @@ class FolderHub:
             raise HubError(f"{listing.repo}: not from a folder")
         return FolderBundle(Path(listing.location))
 
-    def _adapter_folders(self) -> Iterator[Path]:
+    def _adapter_folders(self, faults: list[str]) -> Iterator[Path]:
         def fail(error: OSError) -> None:
-            raise HubError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+            faults.append(f"{error.filename}: cannot be listed ({error.strerror})")
 
         for path, folders, files in os.walk(self.root, onerror=fail):
             depth = len(Path(path).relative_to(self.root).parts)

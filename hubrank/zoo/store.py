@@ -5,7 +5,7 @@ Keys, all in one diskcache (SQLite) database::
     source/ID        JSON of the Source
     signature/ID     the Signature, see hubrank.signatures.encoding
     skip/ID          JSON {"revision", "reader", "name", "reason", "detail"}: what was looked at and could not be read
-    repo/ID          JSON {"hub", "repo", "revision", "bases", "reader"}: all of the repository, branches too, was dealt with
+    repo/ID          JSON {"hub", "repo", "revision", "bases", "methods", "reader"}: all of it, branches too, was dealt with
     generation       a counter that every change of the sources raises; packed matrices remember the one they were built at
 
 ID is a hash of (hub, repo, subfolder, branch, part), so no text from a hub is ever a path or a query. All but the generation
