@@ -11,6 +11,7 @@ from typing import Any
 from hubrank.checkpoints.base_folder import FolderTensors
 from hubrank.checkpoints.base_names import all_names
 from hubrank.checkpoints.base_tensors import BaseTensors
+from hubrank.checkpoints.reader import METHODS
 from hubrank.errors import HubError, InputError, UsageError
 from hubrank.hubs.budget import Budget
 from hubrank.hubs.folder import FolderHub
@@ -32,6 +33,7 @@ class SyncSettings:
     Attributes:
         bases: of these base models; ``all`` for every one. Empty: on the network those that are in the zoo, or for an empty
             zoo :data:`hubrank.zoo.defaults.DEFAULT_BASES`; a folder is read whole.
+        methods: of these, of :data:`hubrank.checkpoints.reader.METHODS`. Others are counted as ``other method``.
         tasks, languages, licenses, authors, min_downloads, limit: see :class:`hubrank.hubs.protocol.Query`.
         jobs: adapters read at once; None for eight from a hub on the network, and one after another from a folder.
         ray: address of a Ray cluster to read on: ``auto``, ``local`` or ``HOST:PORT``.
@@ -40,6 +42,7 @@ class SyncSettings:
     """
 
     bases: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     licenses: tuple[str, ...] = ()
@@ -156,6 +159,7 @@ def open_hub(name: str | Path, *, budget: Budget | None = None) -> Hub:
 
     Raises:
         HubError: it is a folder that is not there, or holds no index where one is meant.
+        UsageError: it is empty.
     """
     if name == "hf":
         from hubrank.hubs.huggingface import HuggingFaceHub
@@ -169,6 +173,8 @@ def open_hub(name: str | Path, *, budget: Budget | None = None) -> Hub:
         from hubrank.hubs.adapterhub import open_zips
 
         return open_zips(name, budget=budget)
+    if not str(name).strip():
+        raise UsageError("--hub '': give hf, adapterhub, zips or a folder of adapters")
     return FolderHub(name)
 
 
@@ -182,6 +188,9 @@ def _checked(settings: SyncSettings | None, changes: dict[str, Any]) -> SyncSett
     ):
         if value is not None and value < low:
             raise UsageError(f"{option} {value}: give a number from {low}")
+    unknown = next((method for method in settings.methods if method not in METHODS), None)
+    if unknown is not None:
+        raise UsageError(f"--method {unknown}: adapters are of {', '.join(METHODS[:-1])} or {METHODS[-1]}")
     return settings
 
 
@@ -189,6 +198,7 @@ def _query(zoo: Zoo, settings: SyncSettings) -> tuple[Query, tuple[str, ...]]:
     bases, default_bases = bases_to_sync(zoo, settings.bases)
     query = Query(
         bases,
+        methods=settings.methods,
         tasks=settings.tasks,
         languages=settings.languages,
         licenses=settings.licenses,

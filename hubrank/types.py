@@ -310,7 +310,7 @@ class SyncPlan:
 
     Attributes:
         new, changed, gone, unchanged: names of adapters. A changed one is read again only where the files that matter changed.
-        skipped: names of those that are known to be unreadable at their revision, and are not tried again.
+        skipped: names of those that are not read: known to be unreadable at their revision, or not of what is asked for.
         requests: about as many as the sync would make: those of listing, and at most three for each adapter to be read.
         bytes: of the files that would be read, at most: sizes where the hub lists them, else all that the repository holds.
         unsized: adapters of which the hub says neither; ``bytes`` leaves them out.

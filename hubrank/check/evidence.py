@@ -34,11 +34,16 @@ class Security:
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """A source of the zoo that is the same adapter: byte for byte, as a function, or as a function but for a scale."""
+    """Another adapter that is the same: byte for byte, as a function, or as a function but for a scale.
+
+    Attributes:
+        checked: it is one of those checked with this one, and comes before it; else it is a source of the zoo.
+    """
 
     name: str
     kind: TwinKind
     scale: float = 1.0
+    checked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hubrank.check.evidence import Evidence, TwinKind
+from hubrank.check.evidence import Evidence, Twin, TwinKind
 from hubrank.check.policy import Policy
 from hubrank.check.rule import Problem, Rule
 
@@ -42,18 +42,19 @@ def _base_shapes(evidence: Evidence, policy: Policy) -> Iterator[Problem]:  # no
         yield Problem(f"the shape is not {whose} at {', '.join(misfits[:_SHOWN])}{more}")
 
 
-def _twins(evidence: Evidence, kind: TwinKind) -> Iterator[str]:
-    return (twin.name for twin in evidence.standing.twins if twin.kind == kind)
-
-
 def _same_bytes(evidence: Evidence, policy: Policy) -> Iterator[Problem]:  # noqa: ARG001
-    for name in _twins(evidence, "bytes"):
-        yield Problem(f"its weights are byte for byte those of {name}")
+    for twin in _twins(evidence, "bytes"):
+        first = ", which comes first in this check and so is taken for the original" if twin.checked else " in the zoo"
+        yield Problem(f"its weights are byte for byte those of {twin.name}{first}")
 
 
 def _same_function(evidence: Evidence, policy: Policy) -> Iterator[Problem]:  # noqa: ARG001
-    for name in _twins(evidence, "function"):
-        yield Problem(f"it changes the model exactly as {name} does")
+    for twin in _twins(evidence, "function"):
+        yield Problem(f"it changes the model exactly as {twin.name} in the zoo does")
+
+
+def _twins(evidence: Evidence, kind: TwinKind) -> Iterator[Twin]:
+    return (twin for twin in evidence.standing.twins if twin.kind == kind)
 
 
 def _scaled_copy(evidence: Evidence, policy: Policy) -> Iterator[Problem]:  # noqa: ARG001
@@ -114,9 +115,10 @@ RULES = (
         "well-formed",
         "error",
         "a copy under another name splits credit and misleads searches",
-        "link to the original, or publish what is new",
+        "link to the original, or publish what is new; if this one is the original, name it first, or make an exception",
         "The weights file has the sha256 of one in the zoo or of another adapter in the same check. An adapter is never "
-        "compared with itself: one of the same name or in the same folder.",
+        "compared with itself: one of the same name or in the same folder. Of two in one check the first counts as the "
+        "original, and only the other is at fault; which of two was there first, files do not tell.",
         _same_bytes,
     ),
     Rule(

@@ -86,12 +86,15 @@ def write_seen(folder: Path, seen: Seen) -> None:
     """
     rows = {key: [revision, first.isoformat()] for key, (revision, first) in seen.entries.items()}
     value = {"format": _FORMAT, "last": seen.last.isoformat() if seen.last else None, "seen": rows}
+    partial = None
     try:
         with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".check-", encoding="utf-8", delete=False) as file:
             partial = Path(file.name)
             json.dump(value, file)
         partial.replace(folder / _FILE)
     except OSError as error:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
         raise StoreError(f"{folder}: {_FILE} cannot be written ({error.strerror}); check permissions and space") from error
 
 

@@ -186,6 +186,6 @@ def _copies(evidences: Sequence[Evidence]) -> Mapping[int, tuple[str, ...]]:
 
 def _with_copies(standing: Standing, names: tuple[str, ...]) -> Standing:
     known = {twin.name for twin in standing.twins if twin.kind == "bytes"}
-    more = tuple(Twin(name, "bytes") for name in names if name not in known)
+    more = tuple(Twin(name, "bytes", checked=True) for name in names if name not in known)
     kept = tuple(twin for twin in standing.twins if twin.name not in names or twin.kind == "bytes")
     return replace(standing, twins=(*kept, *more)) if more else standing

@@ -24,9 +24,18 @@ from hubrank.types import Adapter
 if TYPE_CHECKING:
     from hubrank.types import FloatArray
 
-__all__ = ["read_adapters", "wanted_adapters_tensors"]
+__all__ = ["adapters_methods", "read_adapters", "wanted_adapters_tensors"]
 
 _FUSION = ".adapter_fusion_layer."
+
+
+def adapters_methods(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The methods that :func:`read_adapters` makes of a config: one, or those of a union.
+
+    Raises:
+        AdapterError: the config is not understood.
+    """
+    return tuple(_method(architecture, method) for architecture, method in parse_adapters_config(config).methods)
 
 
 def wanted_adapters_tensors(names: Iterable[str], config: Mapping[str, Any]) -> list[str]:
@@ -74,6 +83,18 @@ def read_adapters(
             for architecture, method in parsed.methods
         )
     return tuple(replace(adapter, variant=parsed.union) for adapter in adapters) if parsed.union else adapters
+
+
+def _method(architecture: str, method: Mapping[str, Any]) -> str:
+    match architecture:
+        case "bottleneck" | "reft":
+            return architecture
+        case "prefix_tuning":
+            return "prefix"
+        case "prompt_tuning":
+            return "prompt"
+        case _:
+            return "ia3" if method.get("composition_mode") == "scale" else "lora"
 
 
 def _wanted(names: list[str], config: AdaptersConfig, architecture: str, method: Mapping[str, Any]) -> list[str]:

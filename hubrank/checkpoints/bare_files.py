@@ -25,7 +25,7 @@ from hubrank.types import Adapter
 if TYPE_CHECKING:
     from hubrank.types import FloatArray
 
-__all__ = ["MANIFEST", "METHODS", "Manifest", "parse_manifest", "read_bare", "read_manifest"]
+__all__ = ["MANIFEST", "METHODS", "Manifest", "bare_method", "parse_manifest", "read_bare", "read_manifest"]
 
 MANIFEST = "hubrank.json"
 _MAX_MANIFEST = 64_000
@@ -57,6 +57,11 @@ class Manifest:
     layers: int | None = None
     stored: str = "tuned"
     warnings: tuple[str, ...] = ()
+
+
+def bare_method(manifest: Manifest) -> str:
+    """The method that :func:`read_bare` makes of it."""
+    return {"p-tuning-v2": "prefix", **dict.fromkeys(_TUNED, "bias")}.get(manifest.method, manifest.method)
 
 
 def parse_manifest(raw: bytes) -> Manifest:

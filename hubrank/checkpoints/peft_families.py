@@ -30,7 +30,7 @@ from hubrank.types import Adapter
 if TYPE_CHECKING:
     from hubrank.types import FloatArray
 
-__all__ = ["PEFT_FAMILIES", "Family", "read_peft", "wanted_peft_tensors"]
+__all__ = ["PEFT_FAMILIES", "Family", "peft_method", "read_peft", "wanted_peft_tensors"]
 
 
 class _Wanted(Protocol):
@@ -50,33 +50,40 @@ class _Read(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How one family is read."""
+    """How one family is read, and the method that it is compared under."""
 
+    method: str
     wanted: _Wanted
     read: _Read
 
 
 PEFT_FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "ADALORA": Family(wanted_adalora, read_adalora),
-        "BOFT": Family(wanted_boft, read_boft),
-        "FOURIERFT": Family(wanted_fourierft, read_fourierft),
-        "HRA": Family(wanted_hra, read_hra),
-        "IA3": Family(wanted_ia3, read_ia3),
-        "LN_TUNING": Family(wanted_ln_tuning, read_ln_tuning),
-        "LOHA": Family(wanted_loha, read_loha),
-        "LOKR": Family(wanted_lokr, read_lokr),
-        "LORA": Family(wanted_tensors, read_lora),
-        "MISS": Family(wanted_miss, read_miss),
-        "MULTITASK_PROMPT_TUNING": Family(wanted_multitask, read_multitask),
-        "OFT": Family(wanted_oft, read_oft),
-        "PREFIX_TUNING": Family(wanted_prompt, read_prefix),
-        "PROMPT_TUNING": Family(wanted_prompt, read_prompt),
-        "P_TUNING": Family(wanted_prompt, read_p_tuning),
-        "VERA": Family(wanted_vera, read_vera),
+        "ADALORA": Family("lora", wanted_adalora, read_adalora),
+        "BOFT": Family("rotation", wanted_boft, read_boft),
+        "FOURIERFT": Family("lora", wanted_fourierft, read_fourierft),
+        "HRA": Family("rotation", wanted_hra, read_hra),
+        "IA3": Family("ia3", wanted_ia3, read_ia3),
+        "LN_TUNING": Family("bias", wanted_ln_tuning, read_ln_tuning),
+        "LOHA": Family("lora", wanted_loha, read_loha),
+        "LOKR": Family("lora", wanted_lokr, read_lokr),
+        "LORA": Family("lora", wanted_tensors, read_lora),
+        "MISS": Family("lora", wanted_miss, read_miss),
+        "MULTITASK_PROMPT_TUNING": Family("prompt", wanted_multitask, read_multitask),
+        "OFT": Family("rotation", wanted_oft, read_oft),
+        "PREFIX_TUNING": Family("prefix", wanted_prompt, read_prefix),
+        "PROMPT_TUNING": Family("prompt", wanted_prompt, read_prompt),
+        "P_TUNING": Family("prompt", wanted_prompt, read_p_tuning),
+        "VERA": Family("lora", wanted_vera, read_vera),
     }
 )
 """By peft_type."""
+
+
+def peft_method(peft_type: object) -> str | None:
+    """The method that adapters of a peft_type become, such as ``lora``; None where it is not read."""
+    family = PEFT_FAMILIES.get(peft_type) if isinstance(peft_type, str) else None
+    return family.method if family is not None else None
 
 
 def wanted_peft_tensors(names: Iterable[str], config: Mapping[str, Any]) -> list[str]:

@@ -7,22 +7,36 @@ from dataclasses import replace
 from typing import Any
 
 from hubrank.checkpoints import config as fields
+from hubrank.checkpoints.adapters_families import adapters_methods, wanted_adapters_tensors
 from hubrank.checkpoints.adapters_families import read_adapters as read_adapters_library
-from hubrank.checkpoints.adapters_families import wanted_adapters_tensors
-from hubrank.checkpoints.bare_files import MANIFEST, read_bare, read_manifest
+from hubrank.checkpoints.bare_files import MANIFEST, bare_method, read_bare, read_manifest
 from hubrank.checkpoints.base_names import canonical_base
 from hubrank.checkpoints.base_tensors import BaseTensors
 from hubrank.checkpoints.card import MAX_CARD_BYTES, base_on_card, card_facts, front_matter, plain
-from hubrank.checkpoints.peft_families import read_peft, wanted_peft_tensors
+from hubrank.checkpoints.peft_families import peft_method, read_peft, wanted_peft_tensors
 from hubrank.checkpoints.tensor_files import open_tensors
 from hubrank.errors import AdapterError
 from hubrank.hubs.protocol import Bundle, Listing
 from hubrank.types import Adapter, CardFacts
 
-__all__ = ["ADAPTERS_WEIGHTS", "CONFIG", "PEFT_WEIGHTS", "READER_VERSION", "base_of", "card_base", "read_adapters", "read_card"]
+__all__ = [
+    "ADAPTERS_WEIGHTS",
+    "CONFIG",
+    "METHODS",
+    "PEFT_WEIGHTS",
+    "READER_VERSION",
+    "base_of",
+    "card_base",
+    "methods_of",
+    "read_adapters",
+    "read_card",
+]
 
 READER_VERSION = 2
 """Raised whenever more can be read, so that what was skipped is tried again."""
+
+METHODS = ("lora", "bottleneck", "prefix", "prompt", "ia3", "bias", "rotation", "reft")
+"""Every method that an adapter may be of."""
 
 CONFIG = "adapter_config.json"
 PEFT_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -76,6 +90,24 @@ def base_of(listing: Listing, bundle: Bundle) -> str:
     config = fields.parse_config(CONFIG, bundle.read(CONFIG, limit=fields.MAX_CONFIG_BYTES))
     field = "base_model_name_or_path" if config.get("peft_type") is not None else "model_name"
     return _base(config, field, listing, bundle)[0]
+
+
+def methods_of(listing: Listing, bundle: Bundle) -> frozenset[str]:
+    """The methods that :func:`read_adapters` will find, of :data:`METHODS`: one, or those of a union; no weights are read.
+
+    Raises:
+        AdapterError: it has neither config nor manifest, or one that is not understood.
+    """
+    if CONFIG not in listing.files:
+        return frozenset({bare_method(read_manifest(bundle))})
+    config = fields.parse_config(CONFIG, bundle.read(CONFIG, limit=fields.MAX_CONFIG_BYTES))
+    kind = config.get("peft_type")
+    if kind is None:
+        return frozenset(adapters_methods(config))
+    method = peft_method(kind)
+    if method is None:
+        raise AdapterError("unsupported method", f"peft_type {plain(str(kind), 40)}")
+    return frozenset({method})
 
 
 def card_base(listing: Listing, bundle: Bundle) -> str | None:

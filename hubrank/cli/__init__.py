@@ -30,8 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")
     code = run(given)
     _flush()
-    if "torch" in sys.modules:
-        # Everything is written and closed; taking torch and transformers apart object by object takes most of a second.
+    if "torch" in sys.modules or code == _INTERRUPTED:
+        # Everything is written and closed; taking torch and transformers apart object by object takes most of a second, and
+        # whoever pressed the interrupt key has waited enough.
         os._exit(code)
     sys.exit(code)
 

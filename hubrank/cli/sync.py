@@ -36,6 +36,12 @@ def sync(
             help="Only adapters of this base; may be repeated. Default: the bases in the zoo, or a short list if it is empty.",
         ),
     ] = None,
+    method: Annotated[
+        Several,
+        typer.Option(
+            "--method", metavar="METHOD", help="Only lora, bottleneck, prefix, prompt, bias, ia3, ...; may be repeated."
+        ),
+    ] = None,
     task: Annotated[
         Several, typer.Option("--task", metavar="TASK", help="Only this task, such as nli/multinli; may be repeated.")
     ] = None,
@@ -88,6 +94,7 @@ def sync(
     output = Output(quiet=quiet, verbose=verbose)
     settings = SyncSettings(
         bases=tuple(base or ()),
+        methods=tuple(method or ()),
         tasks=tuple(task or ()),
         languages=tuple(language or ()),
         licenses=tuple(license_ or ()),

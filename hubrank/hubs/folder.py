@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ _MARKERS = ("adapter_config.json", "hubrank.json")
 _DEPTH = 6
 # Of a training output, only what belongs to the adapter; optimizer states and checkpoints are never looked at.
 _SKIPPED_FOLDERS = ("checkpoint-", ".", "__pycache__")
+_NO_WEIGHTS = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state(_\d+)?)\.(pt|bin|pth)")
 _HASHED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".md")
 
 
@@ -34,21 +36,33 @@ class FolderHub:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser().absolute()
         if not self.root.is_dir():
-            raise HubError(f"--hub {root}: no such folder; give hf or a folder of adapters")
+            raise HubError(f"--hub {root}: no such folder; give hf, adapterhub, zips or a folder of adapters")
         self.name = f"folder:{self.root}"
         self.traffic = Traffic()
 
     def discover(self, query: Query) -> Iterator[Listing]:
-        """List the adapters in the order of their paths. The base is known only after reading, so ``bases`` is not applied."""
+        """List the adapters in the order of their paths. The base is known only after reading, so ``bases`` is not applied.
+
+        Raises:
+            HubError: a folder under it cannot be listed; raised last, when all the others have been.
+        """
         repos: set[str] = set()
-        for folder in self._adapter_folders():
+        faults: list[str] = []
+        for folder in self._adapter_folders(faults):
             repo, subfolder = self._identity(folder)
             if query.limit is not None and repo not in repos and len(repos) >= query.limit:
                 return
             repos.add(repo)
-            files = {entry.name: entry.stat().st_size for entry in _files(folder)}
+            try:
+                files = {entry.name: entry.stat().st_size for entry in _files(folder)}
+            except OSError as error:
+                faults.append(f"{folder}: cannot be listed ({error.strerror})")
+                continue
             revision = self._revision(folder, files)
             yield Listing(repo, revision, subfolder, files, location=str(folder))
+        if faults:
+            more = f", nor can {len(faults) - 1:,} more" if len(faults) > 1 else ""
+            raise HubError(f"{faults[0]}{more}; check permissions, or move it out of the hub")
 
     def open(self, listing: Listing) -> FolderBundle:
         """The files of one adapter."""
@@ -56,9 +70,9 @@ class FolderHub:
             raise HubError(f"{listing.repo}: not from a folder")
         return FolderBundle(Path(listing.location))
 
-    def _adapter_folders(self) -> Iterator[Path]:
+    def _adapter_folders(self, faults: list[str]) -> Iterator[Path]:
         def fail(error: OSError) -> None:
-            raise HubError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+            faults.append(f"{error.filename}: cannot be listed ({error.strerror})")
 
         for path, folders, files in os.walk(self.root, onerror=fail):
             depth = len(Path(path).relative_to(self.root).parts)
@@ -80,7 +94,8 @@ class FolderHub:
     def _revision(self, folder: Path, files: dict[str, int]) -> str:
         digest = hashlib.sha1(usedforsecurity=False)
         for name in sorted(files):
-            if not name.endswith(_HASHED):
+            # Often most of a folder's bytes; where weights came without a config, their file may be called anything.
+            if not name.endswith(_HASHED) or (_NO_WEIGHTS.fullmatch(name) and "hubrank.json" not in files):
                 continue
             digest.update(f"{name}\0{files[name]}\0".encode("utf-8", "surrogateescape"))
             try:

@@ -244,7 +244,10 @@ def listings(model: Model, *, closed: str | None = None) -> Iterator[Listing]:
     card = {**model.card, "tags": list(model.tags)} if model.card or model.tags else {}
     for folder, files in sorted(folders.items()):
         if any(marker in files for marker in _MARKERS) and not _is_checkpoint(folder.split("/")):
-            yield Listing(model.id, model.sha, folder or None, files, card, storage=model.storage, closed=closed)
+            told = None if folder else model.peft_type  # the hub has looked at what lies beside the card alone
+            yield Listing(
+                model.id, model.sha, folder or None, files, card, storage=model.storage, closed=closed, peft_type=told
+            )
 
 
 def _is_checkpoint(parts: Iterable[str]) -> bool:

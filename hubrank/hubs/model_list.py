@@ -49,6 +49,7 @@ class Model:
         files: their paths in it.
         card: front matter of the card, as the hub understood it.
         base: the base model that its adapter's config names, where the hub has read it.
+        peft_type: of the adapter beside the card, where the hub tells; the HF Hub's own lists give base and task type alone.
         storage: bytes in all.
     """
 
@@ -59,6 +60,7 @@ class Model:
     card: Mapping[str, Any]
     pipeline_tag: str | None
     base: str | None
+    peft_type: str | None
     downloads: int
     storage: int | None
     gated: bool
@@ -162,6 +164,7 @@ def _model(entry: object, url: str) -> Model:
         card=card if isinstance(card, dict) else {},
         pipeline_tag=_text(fields.get("pipeline_tag")),
         base=_base(fields.get("config")),
+        peft_type=_peft_type(fields.get("config")),
         downloads=_count(fields.get("downloads")) or 0,
         storage=_count(fields.get("usedStorage")),
         gated=gated is True or isinstance(gated, str),
@@ -183,6 +186,14 @@ def _plain_path(path: str) -> bool:
 def _base(config: object) -> str | None:
     match config:
         case {"adapter_transformers": {"model_name": str(name)}} | {"peft": {"base_model_name_or_path": str(name)}}:
+            return name
+        case _:
+            return None
+
+
+def _peft_type(config: object) -> str | None:
+    match config:
+        case {"peft": {"peft_type": str(name)}}:
             return name
         case _:
             return None

@@ -36,6 +36,7 @@ class Query:
 
     Attributes:
         bases: of these base models.
+        methods: of these, such as ``lora``; no hub needs to look at it, the config of each adapter decides.
         tasks: a card's task, such as ``text-classification``, or AdapterHub's ``nli`` or ``nli/multinli``.
         languages: codes as cards give them, such as ``en``.
         licenses: as cards give them, such as ``apache-2.0``.
@@ -46,6 +47,7 @@ class Query:
     """
 
     bases: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     licenses: tuple[str, ...] = ()
@@ -74,6 +76,7 @@ class Listing:
         branch: where it is not on the default branch, the branch; AdapterHub keeps versions so.
         storage: bytes of the whole repository where the hub says so, else None.
         closed: why its files cannot be had, where the listing says so already: ``gated`` or ``disabled``.
+        peft_type: of its config, where the hub's listing says so already.
     """
 
     repo: str
@@ -85,6 +88,7 @@ class Listing:
     branch: str | None = None
     storage: int | None = None
     closed: str | None = None
+    peft_type: str | None = None
 
 
 class Bundle(Protocol):

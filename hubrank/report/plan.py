@@ -51,7 +51,7 @@ def plan_table(plan: SyncPlan, *, every: bool = False) -> list[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
-    rest = ((plan.unchanged, "unchanged"), (plan.skipped, "known to be unreadable"))
+    rest = ((plan.unchanged, "unchanged"), (plan.skipped, "to be skipped"))
     others = "".join(f"; {len(names):,} {what}" for names, what in rest if names)
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)

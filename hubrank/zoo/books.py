@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from hubrank.hubs.protocol import Listing
-from hubrank.zoo.standing import OTHER_BASE, Standing, name_of
+from hubrank.zoo.standing import OTHER_BASE, OTHER_METHOD, Standing, name_of
 from hubrank.zoo.store import DealtWith, Skip, Zoo
-from hubrank.zoo.work import Kept, OtherBase, Refused, Signed, Unanswered
+from hubrank.zoo.work import Kept, OtherBase, OtherMethod, Refused, Signed, Unanswered
 
 if TYPE_CHECKING:
     from hubrank.types import CardFacts
@@ -41,7 +41,7 @@ class _Repo:
     pending: int = 0
     listed: bool = False  # to its end
     whole: bool = True  # nothing about it may be otherwise tomorrow
-    others: bool = False  # it has adapters of bases that were not asked for
+    left_out: set[str] = field(default_factory=set)  # it has adapters of a base, or method, that was not asked for
 
 
 class Books:
@@ -51,8 +51,8 @@ class Books:
     again, so that no kill can lose one.
     """
 
-    def __init__(self, zoo: Zoo, hub: str, standing: Standing, bases: frozenset[str]) -> None:
-        self._zoo, self._hub, self._standing, self._bases = zoo, hub, standing, bases
+    def __init__(self, zoo: Zoo, hub: str, standing: Standing, bases: frozenset[str], methods: frozenset[str]) -> None:
+        self._zoo, self._hub, self._standing, self._bases, self._methods = zoo, hub, standing, bases, methods
         self._repos: dict[str, _Repo] = {}
         self._listing = ""
 
@@ -94,6 +94,8 @@ class Books:
                 return self._settled(listing, self._kept(listing, card), for_good=True)
             case OtherBase(base):
                 return self._skip(listing, OTHER_BASE, base, remember=True, for_good=True)
+            case OtherMethod(methods):
+                return self._skip(listing, OTHER_METHOD, ", ".join(sorted(methods)), remember=True, for_good=True)
             case Refused(reason, detail, lasting):
                 return self._skip(listing, reason, detail, remember=lasting, for_good=lasting)
             case Unanswered(message):
@@ -119,7 +121,8 @@ class Books:
         repo = self._repos[listing.repo]
         repo.pending -= 1
         repo.whole = repo.whole and for_good
-        repo.others |= settled.skip is not None and settled.skip.reason == OTHER_BASE
+        if settled.skip is not None:
+            repo.left_out |= {settled.skip.reason} & {OTHER_BASE, OTHER_METHOD}
         self._close(listing.repo, repo)
         return settled
 
@@ -128,4 +131,6 @@ class Books:
             return
         del self._repos[name]
         if repo.whole and repo.revision is not None and (name, repo.revision) not in self._standing.known:
-            self._zoo.put_repo(self._hub, name, DealtWith(repo.revision, self._bases if repo.others else None))
+            bases = self._bases if OTHER_BASE in repo.left_out else None
+            methods = self._methods if OTHER_METHOD in repo.left_out else None
+            self._zoo.put_repo(self._hub, name, DealtWith(repo.revision, bases, methods))

@@ -5,8 +5,12 @@ The store is written by this process alone, as what the tasks give back comes in
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import socket
+import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["RayCrew", "SharedBudget", "cluster_jobs", "connect_ray"]
 
 _ATTEMPTS = 4  # of a task whose worker was killed
+_CONNECT = 5.0  # seconds
 _CPUS = 0.5  # of a task: half of its time it waits for a hub
 _OWN = 200_000_000  # object store of a cluster of our own; one result is a few megabytes
 
@@ -45,10 +50,30 @@ def connect_ray(address: str) -> None:
         return
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OWN} if address == "local" else {}
     try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+        if ":" in address and "://" not in address:  # Ray itself would try for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=_CONNECT).close()
+        with _own_signals():
+            ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
+    except Exception as error:
+        # A node that does not start in time is a bare Exception of Ray's.
+        if type(error) is not Exception and not isinstance(error, OSError | ValueError | RuntimeError):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise HubError(f"--ray {address}: no Ray cluster there ({reason}); start one with `ray start --head`") from error
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray puts a handler of its own in place of the one that makes a request to terminate end a sync in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def cluster_jobs() -> int:
@@ -112,7 +137,7 @@ class RayCrew:
     def submit(self, ticket: int, job: Job) -> None:
         """Have a job done."""
         # In a list Ray hands the hub over as a reference, which a worker follows once.
-        reference = self._task.remote(self._name, [self._hub], job.listing, job.bases, job.former)
+        reference = self._task.remote(self._name, [self._hub], job.listing, job.bases, job.former, methods=job.methods)
         self._running[ticket] = reference
         reference.future().add_done_callback(lambda future: self._finish(ticket, job, future))
 
@@ -143,11 +168,19 @@ class RayCrew:
                 self._inbox.put(Finished(ticket, done))
 
 
-def _read(name: str, hub: list[Any], listing: Listing, bases: frozenset[str], former: Source | None) -> Done:
+def _read(
+    name: str,
+    hub: list[Any],
+    listing: Listing,
+    bases: frozenset[str],
+    former: Source | None,
+    *,
+    methods: frozenset[str],
+) -> Done:
     """What a task runs."""
     if name not in _hubs:
         import ray
 
         _hubs.clear()  # of an earlier sync
         _hubs[name] = ray.get(hub[0])
-    return work_on(Job(_hubs[name], listing, bases, former))
+    return work_on(Job(_hubs[name], listing, bases, former, methods))

@@ -87,8 +87,8 @@ class Drive:
         self._zoo, self._hub, self._tally, self._on_event = zoo, hub, tally, on_event
         self._standing = Standing(zoo, hub, query)
         self._query = replace(query, known=self._standing.known)
-        self._bases = wanted_bases(query.bases)
-        self._books = Books(zoo, hub.name, self._standing, self._bases)
+        self._bases, self._methods = wanted_bases(query.bases), frozenset(query.methods)
+        self._books = Books(zoo, hub.name, self._standing, self._bases, self._methods)
         self._inbox: SimpleQueue[_Listed | _Ended | Finished] = SimpleQueue()
         self._crew: Crew = RayCrew(hub, self._inbox, base_tensors) if ray else Threads(jobs, self._inbox, base_tensors)
         self._jobs = jobs
@@ -182,7 +182,7 @@ class Drive:
         self._tickets += 1
         self._running[self._tickets] = listing
         former = next(iter(self._standing.sources(listing)), None)
-        self._crew.submit(self._tickets, Job(self._hub, listing, self._bases, former))
+        self._crew.submit(self._tickets, Job(self._hub, listing, self._bases, former, self._methods))
 
     def _finish(self, listing: Listing, done: Done | None, error: BaseException | None) -> None:
         if done is None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from hubrank.checkpoints.reader import METHODS
 from hubrank.types import Source
 
 __all__ = ["PARTS", "DealtWith", "Record", "Skip", "identity_of", "source_id"]
 
-PARTS = ("lora", "bottleneck", "prefix", "prompt", "ia3", "bias", "rotation", "reft")
+PARTS = METHODS
 """What a further part of a file may be: its method."""
 
 
@@ -44,7 +45,8 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class DealtWith:
-    """At which revision of its default branch a repository was dealt with, and for which bases; None for all."""
+    """At which revision of its default branch a repository was dealt with, and for which bases and methods; None for all."""
 
     revision: str
     bases: frozenset[str] | None = None
+    methods: frozenset[str] | None = None

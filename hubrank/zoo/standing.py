@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from hubrank.checkpoints.base_names import all_names
+from hubrank.checkpoints.peft_families import peft_method
 from hubrank.hubs.protocol import Hub, Listing, Partial, Query
 from hubrank.zoo.store import Skip, Zoo
 from hubrank.zoo.work import wanted_bases
@@ -15,12 +16,12 @@ from hubrank.zoo.work import wanted_bases
 if TYPE_CHECKING:
     from hubrank.types import Source
 
-__all__ = ["OTHER_BASE", "Place", "Standing", "Verdict", "is_local", "name_of", "place_of"]
+__all__ = ["OTHER_BASE", "OTHER_METHOD", "Place", "Standing", "Verdict", "is_local", "name_of", "place_of"]
 
 Place: TypeAlias = tuple[str, str | None, str | None]
 Verdict: TypeAlias = Literal["new", "changed", "unchanged", "back", "skipped"]
 
-OTHER_BASE = "other base"
+OTHER_BASE, OTHER_METHOD = "other base", "other method"
 
 
 def is_local(hub: Hub) -> bool:
@@ -48,7 +49,7 @@ class Standing:
 
     def __init__(self, zoo: Zoo, hub: Hub, query: Query) -> None:
         self._zoo, self._hub, self._query = zoo, hub, query
-        self._bases = wanted_bases(query.bases)
+        self._bases, self._methods = wanted_bases(query.bases), frozenset(query.methods)
         self._sources: dict[Place, list[Source]] = defaultdict(list)
         for source in zoo.sources(gone=True):
             if source.hub == hub.name:
@@ -56,7 +57,7 @@ class Standing:
         self.known = frozenset(
             (repo, dealt.revision)
             for repo, dealt in zoo.repos(hub.name).items()
-            if dealt.bases is None or (self._bases and self._bases <= dealt.bases)
+            if _covers(dealt.bases, self._bases) and _covers(dealt.methods, self._methods)
         )
         self._seen: set[Place] = set()
         self._partly: set[str] = set()
@@ -83,11 +84,18 @@ class Standing:
         skip = self._zoo.get_skip(self._hub.name, listing.repo, listing.subfolder, branch=listing.branch)
         if skip is not None and skip.revision == listing.revision and not self._wanted_now(skip):
             return "skipped", skip
+        told = peft_method(listing.peft_type)
+        if self._methods and told is not None and told not in self._methods:
+            return "skipped", Skip(name_of(listing), listing.revision, OTHER_METHOD, told)
         return ("changed" if stored else "new"), None
 
     def _wanted_now(self, skip: Skip) -> bool:
-        """An adapter of another base is no worse for that: it is read as soon as somebody wants that base."""
-        return skip.reason == OTHER_BASE and (not self._bases or skip.detail in self._bases)
+        """An adapter of another base or method is no worse for that: it is read as soon as somebody wants that one."""
+        if skip.reason == OTHER_BASE:
+            return not self._bases or skip.detail in self._bases
+        if skip.reason == OTHER_METHOD:
+            return not self._methods or not self._methods.isdisjoint(skip.detail.split(", "))
+        return False
 
     def gone(self) -> list[Source]:
         """What is stored and was not listed, once a listing has come to its end.
@@ -115,3 +123,8 @@ class Standing:
                 there = (repo, source.subfolder, branch) in self._seen or (branch and repo in self._partly)
                 if not source.gone and not there:
                     yield source
+
+
+def _covers(dealt: frozenset[str] | None, wanted: frozenset[str]) -> bool:
+    """Whether all that is wanted, which is everything where it is empty, was dealt with."""
+    return dealt is None or (bool(wanted) and wanted <= dealt)

@@ -5,7 +5,7 @@ Keys, all in one diskcache (SQLite) database::
     source/ID        JSON of the Source
     signature/ID     the Signature, see hubrank.signatures.encoding
     skip/ID          JSON {"revision", "reader", "name", "reason", "detail"}: what was looked at and could not be read
-    repo/ID          JSON {"hub", "repo", "revision", "bases", "reader"}: all of the repository, branches too, was dealt with
+    repo/ID          JSON {"hub", "repo", "revision", "bases", "methods", "reader"}: all of it, branches too, was dealt with
     generation       a counter that every change of the sources raises; packed matrices remember the one they were built at
 
 ID is a hash of (hub, repo, subfolder, branch, part), so no text from a hub is ever a path or a query. All but the generation
@@ -227,8 +227,10 @@ class Zoo:
 
     def put_repo(self, hub: str, repo: str, dealt: DealtWith) -> None:
         """Remember that all adapters of a repository, on its branches too, were dealt with."""
-        bases = None if dealt.bases is None else sorted(dealt.bases)
+        bases, methods = (None if names is None else sorted(names) for names in (dealt.bases, dealt.methods))
         value = {"hub": hub, "repo": repo, "revision": dealt.revision, "bases": bases, "reader": READER_VERSION}
+        if methods is not None:
+            value["methods"] = methods
         self._database.set(f"repo/{source_id(hub, repo, None)}", json.dumps(value).encode())
 
     def repos(self, hub: str) -> dict[str, DealtWith]:
@@ -238,8 +240,9 @@ class Zoo:
             try:
                 value = json.loads(data)
                 if value["hub"] == hub and value["reader"] == READER_VERSION:
-                    bases = None if value["bases"] is None else frozenset(str(base) for base in value["bases"])
-                    found[str(value["repo"])] = DealtWith(str(value["revision"]), bases)
+                    only = (value["bases"], value.get("methods"))
+                    bases, methods = (None if names is None else frozenset(map(str, names)) for names in only)
+                    found[str(value["repo"])] = DealtWith(str(value["revision"]), bases, methods)
             except (ValueError, KeyError, TypeError) as error:
                 raise self._database.damaged("a repository's record cannot be read") from error
         return found

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from hubrank.checkpoints.bare_files import MANIFEST
 from hubrank.checkpoints.base_names import canonical_name
 from hubrank.checkpoints.base_tensors import BaseTensors
-from hubrank.checkpoints.reader import CONFIG, READER_VERSION, base_of, card_base, read_adapters, read_card
+from hubrank.checkpoints.reader import CONFIG, READER_VERSION, base_of, card_base, methods_of, read_adapters, read_card
 from hubrank.checkpoints.tensor_files import SUFFIXES
 from hubrank.errors import AdapterError, HubError
 from hubrank.hubs.protocol import Hub, Listing, Traffic
@@ -27,6 +27,7 @@ __all__ = [
     "Job",
     "Kept",
     "OtherBase",
+    "OtherMethod",
     "Outcome",
     "Refused",
     "Signed",
@@ -47,12 +48,14 @@ class Job:
     Attributes:
         bases: canonical ids of the bases that are wanted; empty for all.
         former: what is stored of it at another revision.
+        methods: that are wanted; empty for all.
     """
 
     hub: Hub
     listing: Listing
     bases: frozenset[str] = frozenset()
     former: Source | None = None
+    methods: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,13 @@ class OtherBase:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherMethod:
+    """All its methods are others than those that are wanted."""
+
+    methods: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """It cannot be read; the fields are those of :class:`AdapterError`."""
 
@@ -92,7 +102,7 @@ class Unanswered:
     message: str
 
 
-Outcome: TypeAlias = Signed | Kept | OtherBase | Refused | Unanswered
+Outcome: TypeAlias = Signed | Kept | OtherBase | OtherMethod | Refused | Unanswered
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +144,12 @@ def _outcome(job: Job, bundle: HeldBundle, base_tensors: BaseProvider | None) ->
         raise AdapterError(listing.closed, "the hub did not say what is there", lasting=False)
     if job.former is not None and _same_files(job.former, listing, bundle):
         return Kept(read_card(listing, bundle))
-    if job.bases and (CONFIG in listing.files or MANIFEST in listing.files):
+    if CONFIG in listing.files or MANIFEST in listing.files:
         with contextlib.suppress(AdapterError):  # the reader says it better, and the same whatever was asked for
-            base = base_of(listing, bundle)
-            if base not in job.bases:
+            if job.bases and (base := base_of(listing, bundle)) not in job.bases:
                 return OtherBase(base)
+            if job.methods and job.methods.isdisjoint(methods := methods_of(listing, bundle)):
+                return OtherMethod(methods)
     adapters = _read(listing, bundle, base_tensors)
     if job.bases and adapters[0].base not in job.bases:
         return OtherBase(adapters[0].base)

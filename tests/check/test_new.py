@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from hubrank.check.findings import TargetStanding
 from hubrank.check.policy import Policy, TargetPolicy
 from hubrank.check.seen import Seen, identity, parse_since, read_seen, write_seen
 from hubrank.check.targets import SignedTarget, stand, target_findings
-from hubrank.errors import EmptyZooError, StoreDamagedError, UsageError
+from hubrank.errors import EmptyZooError, StoreDamagedError, StoreError, UsageError
 from hubrank.zoo.packed_files import open_packed
 from hubrank.zoo.store import Zoo
 from tests.builders import BASE, make_source, random_signature
@@ -103,6 +104,19 @@ def test_the_record_survives_and_forgets_what_has_left(tmp_path):
     later = read_seen(tmp_path).after([replace(one, revision="b" * 40)], NOW + timedelta(days=1))
     assert later.entries == {identity(one): ("b" * 40, NOW + timedelta(days=1))}
     assert [path.name for path in tmp_path.iterdir()] == ["check.json"]
+
+
+def test_a_record_that_cannot_be_written_leaves_the_one_before_and_nothing_beside_it(tmp_path, monkeypatch):
+    write_seen(tmp_path, Seen(NOW))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("json.dump", full)
+    with pytest.raises(StoreError, match=r"check.json cannot be written \(No space left on device\); check"):
+        write_seen(tmp_path, Seen(NOW, {"a": ("r", NOW)}))
+    assert [path.name for path in tmp_path.iterdir()] == ["check.json"]
+    assert read_seen(tmp_path) == Seen(NOW)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2, "last": null, "seen": {}}', '{"format":1}'])

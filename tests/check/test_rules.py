@@ -199,7 +199,7 @@ def test_the_same_bytes_under_another_name(tmp_path):
     shutil.copy(tmp_path / "hub/zoo/a3/adapter_model.safetensors", mine)
     found = found_in(mine, cache)
     assert set(found) == {"same-bytes"}
-    assert "zoo/a3" in found["same-bytes"].message
+    assert found["same-bytes"].message.endswith("those of zoo/a3 in the zoo")
 
 
 def test_two_of_one_check_with_the_same_bytes(tmp_path):
@@ -209,7 +209,13 @@ def test_two_of_one_check_with_the_same_bytes(tmp_path):
     first, second = report.adapters
     assert not first.findings
     assert [finding.rule for finding in second.findings] == ["same-bytes"]
-    assert "org/one" in second.findings[0].message
+    (finding,) = second.findings
+    assert finding.message.endswith("those of org/one, which comes first in this check and so is taken for the original")
+    assert "if this one is the original, name it first" in finding.way_out
+    turned = check(
+        [tmp_path / "out/org/two", tmp_path / "out/org/one"], policy=Policy(), offline=True, cache_dir=tmp_path / "none"
+    )
+    assert [bool(one.findings) for one in turned.adapters] == [False, True]
 
 
 def test_an_adapter_is_no_copy_of_itself(tmp_path):

@@ -130,6 +130,23 @@ def test_offline_leaves_the_network_alone(hubrank, hub, silent, tmp_path):
     assert "silent was not asked: --offline" in done.err
 
 
+def test_a_method_that_is_none_is_refused_and_others_are_counted(hubrank, hub, tmp_path):
+    where = ("sync", "--hub", hub, "--cache-dir", tmp_path / "zoo")
+    done = hubrank(*where, "--method", "lore")
+    assert (done.code, done.out) == (2, "")
+    assert "hubrank: --method lore: adapters are of lora, bottleneck, prefix, prompt, ia3, bias, rotation or reft" in done.err
+    done = hubrank(*where, "--method", "prefix", "--format", "json")
+    assert done.code == 0
+    assert json.loads(done.out)["skipped"] == {"other method": 3}
+
+
+def test_an_empty_name_is_not_the_folder_one_happens_to_be_in(hubrank, hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(hub)
+    done = hubrank("sync", "--hub", "", "--cache-dir", tmp_path / "zoo")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "hubrank: --hub '': give hf, adapterhub, zips or a folder of adapters\n"
+
+
 def test_hf_hub_offline_is_honoured(hubrank, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     done = hubrank("sync", "--cache-dir", tmp_path / "zoo")
@@ -154,7 +171,7 @@ def test_an_interrupt_says_what_is_kept(hubrank, hub, tmp_path, monkeypatch):
         assert [source.name for source in zoo.sources()] == [event.name for event in seen if event.outcome == "added"]
 
 
-def test_a_zoo_that_another_sync_holds(hubrank, hub, tmp_path):
+def test_a_zoo_that_another_sync_holds(hubrank, hub, tmp_path, monkeypatch):
     folder = tmp_path / "zoo"
     folder.mkdir()
     held, free = threading.Event(), threading.Event()
@@ -173,7 +190,8 @@ def test_a_zoo_that_another_sync_holds(hubrank, hub, tmp_path):
         assert "--wait" in done.err
         # Reading needs no lock, nor does planning.
         assert hubrank("sync", "--hub", hub, "--cache-dir", folder, "--dry-run").code == 0
-        threading.Timer(0.5, free.set).start()
+        note = command.SyncProgress.note
+        monkeypatch.setattr(command.SyncProgress, "note", lambda self, message: (note(self, message), free.set()))
         waited = hubrank("sync", "--hub", hub, "--cache-dir", folder, "--wait")
         assert waited.code == 0, waited.err
         assert "waiting for process" in waited.err
@@ -194,12 +212,14 @@ def test_the_options_reach_the_settings(hubrank, monkeypatch, tmp_path):
         return SyncReport()
 
     monkeypatch.setattr(api, "sync", run)
-    words = "--base a/b --base c/d --task nli --language en --license mit --author me --min-downloads 5 --limit 7 --jobs 3"
-    done = hubrank("sync", "--hub", "hf", "--hub", "x", *words.split(), "--ray", "auto", "--offline", "--wait")
+    words = "--base a/b --base c/d --method lora --method ia3 --task nli --language en --license mit --author me"
+    words += " --min-downloads 5 --limit 7 --jobs 3 --ray auto --offline --wait"
+    done = hubrank("sync", "--hub", "hf", "--hub", "x", *words.split())
     assert done.code == 0, done.err
     assert given["hubs"] == ["hf", "x"]
     assert given["settings"] == api.SyncSettings(
         bases=("a/b", "c/d"),
+        methods=("lora", "ia3"),
         tasks=("nli",),
         languages=("en",),
         licenses=("mit",),

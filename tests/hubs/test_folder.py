@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -117,7 +119,7 @@ def test_a_listing_says_sizes_and_where(tmp_path):
 
 
 def test_a_missing_folder_is_a_hub_error_with_the_way_out(tmp_path):
-    with pytest.raises(HubError, match=r"nowhere: no such folder; give hf or a folder of adapters"):
+    with pytest.raises(HubError, match=r"nowhere: no such folder; give hf, adapterhub, zips or a folder of adapters"):
         FolderHub(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
     with pytest.raises(HubError, match="no such folder"):
@@ -183,3 +185,28 @@ def test_weights_with_a_note_are_found_like_those_with_a_config(tmp_path):
     first = revisions(tmp_path)
     (folder / "prompt.npz").write_bytes(b"two")
     assert revisions(tmp_path) != first
+
+
+def test_what_training_leaves_beside_an_adapter_is_not_read_and_changes_nothing(tmp_path, monkeypatch):
+    folder = write_lora(tmp_path / "org" / "a")
+    read = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: (read.append(Path(file.name).name), digest(file, name))[1])
+    (before,) = FolderHub(tmp_path).discover(Query())
+    for name in ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state_0.pth", "rng_state.pth", "training_args.bin"):
+        (folder / name).write_bytes(b"state")
+    (after,) = FolderHub(tmp_path).discover(Query())
+    assert after.revision == before.revision
+    assert read == ["adapter_config.json", "adapter_model.safetensors"] * 2
+    (folder / "pytorch_model.bin").write_bytes(b"weights?")
+    assert next(FolderHub(tmp_path).discover(Query())).revision != before.revision
+
+
+def test_weights_without_a_config_may_be_called_anything(tmp_path):
+    folder = tmp_path / "org" / "a"
+    folder.mkdir(parents=True)
+    (folder / "hubrank.json").write_text("{}")
+    (folder / "optimizer.pt").write_bytes(b"one")
+    (before,) = FolderHub(tmp_path).discover(Query())
+    (folder / "optimizer.pt").write_bytes(b"two")
+    assert next(FolderHub(tmp_path).discover(Query())).revision != before.revision

@@ -232,7 +232,7 @@ def test_no_list_leaves_out_what_fits(tasks, languages, licenses, authors, tags)
     assert len(asked) <= 16 * max(1, len(authors))
     every = ("peft", *tags, *(f"license:{tag}" for tag in tags), *(f"adapterhub:{tag}" for tag in tags))
     for author in ("en", "z"):
-        model = Model(f"{author}/m", "main", (), every, {}, None, None, 1, None, False, False, False)
+        model = Model(f"{author}/m", "main", (), every, {}, None, None, None, 1, None, False, False, False)
         listed = any(set(one.tags) <= set(every) and one.author in (None, author) for one in asked)
         assert listed or not fits(model, query)
 

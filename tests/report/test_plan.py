@@ -47,7 +47,7 @@ def test_json_csv_and_markdown_have_the_counts():
 def test_the_table_names_the_first_of_each_kind_or_all():
     shown = rendered(plan_table(PLAN))
     assert "would read 26 adapters" in shown
-    assert "2 unchanged; 1 known to be unreadable" in shown
+    assert "2 unchanged; 1 to be skipped" in shown
     assert "org/new19" in shown
     assert "org/new20" not in shown
     assert "... and 5 more" in shown

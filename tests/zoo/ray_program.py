@@ -55,10 +55,20 @@ def shared_budget(folder: Path, url: str) -> dict:
         return {"added": report.added, "skipped": dict(report.skipped)}
 
 
+def interrupted(folder: Path, url: str) -> None:
+    """Sync through the command line until somebody ends it; the hub is one that stops answering."""
+    from hubrank.cli import main
+
+    main(["sync", "--hub", "hf", "--base", "all", "--ray", "auto", "--cache-dir", str(folder / "interrupted")])
+
+
 if __name__ == "__main__":
     ray.init(num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
     try:
         folder = Path(sys.argv[1])
+        if sys.argv[3:] == ["interrupted"]:
+            print("ready", flush=True)
+            interrupted(folder, sys.argv[2])
         print(json.dumps({"killed": killed_worker(folder), "limited": shared_budget(folder, sys.argv[2])}))
     finally:
         ray.shutdown()

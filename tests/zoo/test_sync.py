@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hubrank.errors import HubError
+from hubrank.errors import HubError, SyncIncompleteError
 from hubrank.hubs.folder import FolderHub
 from hubrank.hubs.protocol import Query
 from hubrank.types import CardFacts, SyncReport
@@ -273,3 +275,24 @@ def test_a_hub_that_fails_half_way_leaves_what_was_stored(zoo, hub):
         sync_hubs(zoo, [Failing(hub)], Query())
     assert names(zoo) == ["org/a", "org/b"]
     assert counts(sync(zoo, hub)) == (1, 0, 0, 2, {})
+
+
+@pytest.mark.parametrize("when", ["walking", "listing"])
+def test_a_folder_that_cannot_be_listed_is_named_and_stops_no_other(zoo, hub, monkeypatch, when):
+    assert sync(zoo, hub).added == 3
+    write_lora(hub / "org" / "d", seed=7)
+    scandir, asked = os.scandir, []
+
+    def refuses(path):
+        asked.append(str(path))
+        if str(path).endswith("/org/b") and asked.count(str(path)) == (1 if when == "walking" else 2):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    with pytest.raises(
+        SyncIncompleteError, match=r"/org/b: cannot be listed \(Permission denied\); check permissions"
+    ) as caught:
+        sync(zoo, hub)
+    assert counts(caught.value.report) == (1, 0, 0, 2, {})  # and nothing is taken for gone
+    assert names(zoo) == ["org/a", "org/b", "org/c", "org/d"]
