@@ -33,6 +33,8 @@ def blended(values: Sequence[float], logmes: Sequence[float], *, weight: float =
 
 def _z(numbers: Sequence[float]) -> NDArray[np.float64]:
     wide = np.asarray(numbers, dtype=np.float64)
+    if not len(wide):
+        return wide
     deviation = float(wide.std())
     centred: NDArray[np.float64] = wide - wide.mean()
     # What rounding leaves of equal numbers is no spread.

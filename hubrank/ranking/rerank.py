@@ -16,7 +16,7 @@ from hubrank.ranking.blend import blended
 from hubrank.ranking.rivals.features import logme
 from hubrank.target.features import MOST_ROWS, WITH_LABELS, features_of
 from hubrank.target.measured_files import Measured, measured_key, read_measured, source_facts, write_measured
-from hubrank.target.starts import put
+from hubrank.target.starts import Start, put
 from hubrank.types import Scored
 
 if TYPE_CHECKING:
@@ -71,17 +71,18 @@ class Rerank:
         place = self._place
         for i, source in enumerate(to_do := self.to_do, 1):
             place.listener.stage(f"rerank: running {len(place.target)} rows through {source.name}, {i} of {len(to_do)}")
+            start = place.shelf.start(source)
+            if start is None:
+                self.failed[source] = place.shelf.failed[source]
+                continue
             try:
-                self.found[source] = self._measure(source)
+                self.found[source] = self._measure(source, start)
             except (AdapterError, InputError) as error:
                 self.failed[source] = str(error)
 
-    def _measure(self, source: Source) -> Measured:
+    def _measure(self, source: Source, start: Start) -> Measured:
         place = self._place
         started = time.perf_counter()
-        start = place.shelf.start(source)
-        if start is None:
-            raise AdapterError("not run", place.shelf.failed[source])
         model, tokenizer = place.fresh.get()
         features = features_of(
             model,

@@ -12,13 +12,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hubrank.errors import AdapterError, InputError
-from hubrank.target.folds import Fold, folds_of
+from hubrank.target.folds import folds_of
 from hubrank.target.measured_files import Measured, measured_key, read_measured, source_facts, write_measured
+from hubrank.target.methods import LEARNING_RATES
 from hubrank.target.objectives import SIZES
 from hubrank.target.sampling import subset
 from hubrank.target.scoring import METRICS, score_of
@@ -108,15 +110,19 @@ class Verify:
     def run(self) -> None:
         """Do the runs that are left. A start that cannot be tuned from is noted in ``failed``."""
         done, runs = 0, self.runs()
-        for number, fold in enumerate(self._folds):
+        for number in range(len(self._folds)):
             for (source, shape), known in self._scores.items():
                 if number in known or source in self.failed:
                     continue
                 done += 1
                 name = "scratch" if source is None else source.name
                 self._place.listener.stage(f"verify: fold {number + 1} of {len(self._folds)} from {name}, run {done} of {runs}")
+                start = None if source is None else self._place.shelf.start(source)
+                if source is not None and start is None:
+                    self.failed[source] = self._place.shelf.failed[source]
+                    continue
                 try:
-                    known[number] = self._measure(source, shape, number, fold)
+                    known[number] = self._measure(source, start, shape, number)
                 except (AdapterError, InputError) as error:
                     if source is None:
                         raise
@@ -153,14 +159,9 @@ class Verify:
             steps=self._place.steps,
         )
 
-    def _measure(self, source: Source | None, shape: Placement, number: int, fold: Fold) -> float:
-        place = self._place
+    def _measure(self, source: Source | None, start: Start | None, shape: Placement, number: int) -> float:
+        place, fold = self._place, self._folds[number]
         started = time.perf_counter()
-        start: Start | None = None
-        if source is not None:
-            start = place.shelf.start(source)
-            if start is None:
-                raise AdapterError("not run", place.shelf.failed[source])
         model, tokenizer = place.fresh.get()
         tuned = tune(
             model,
@@ -205,7 +206,9 @@ class Verify:
             "seed": place.seed,
             "fold": number,
             "folds": len(self._folds),
-            "shape": None if shape is None else repr(shape),
+            "plan": None if shape is None else asdict(self._plan(shape, number)),
+            "rates": dict(LEARNING_RATES),
+            "sizes": asdict(SIZES[place.target.task]),
         }
         facts = None if source is None else source_facts(source)
         return measured_key("verify", target=place.digest, base=place.identity, source=facts, settings=settings)

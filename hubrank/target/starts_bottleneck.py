@@ -58,7 +58,7 @@ def _same_function(method: Mapping[str, Any], placement: Placement, model: Any) 
     ours = config_of(placement, model).to_dict()
     for name in _COMPUTES:
         theirs = method.get(name, ours[name])
-        if theirs != ours[name] and not (name == "non_linearity" and {theirs, ours[name]} == {"swish", "silu"}):
+        if theirs != ours[name]:
             raise AdapterError("cannot be run", f"{name} is {str(theirs)[:40]!r}, which no {placement.variant} of ours has")
 
 

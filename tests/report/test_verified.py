@@ -32,7 +32,8 @@ def start(name="org/name", **fields):
 
 
 SCRATCH = start(source=None, value=0.66, gain=None, gain_error=None)
-WHOLE = ranking(scored(logme=0.5, rerank_score=1.25), scored(2, source=source("org/other")), verified=(start(), SCRATCH))
+RERANKED = replace(scored(), logme=0.5, rerank_score=1.25)
+WHOLE = ranking(RERANKED, scored(2, source=source("org/other")), verified=(start(), SCRATCH))
 
 
 def test_the_json_has_what_was_measured():

@@ -101,7 +101,7 @@ def test_it_computes_what_peft_computes(tmp_path, base, kind):
     assert ours(tmp_path, base) == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize(("kind", "tunable"), [("lora", True), ("patterns", True), ("dora", False), ("loha", False)])
+@pytest.mark.parametrize(("kind", "tunable"), [("lora", True), ("patterns", True), ("dora", False), ("loha", True)])
 def test_what_has_small_factors_can_be_tuned_further(tmp_path, base, kind, tunable):
     publish(tmp_path / "org/one", base, CONFIGS[kind](import_peft()))
     assert start(tmp_path, base).tunable is tunable
@@ -116,6 +116,7 @@ def test_a_lora_keeps_its_scale(tmp_path, base):
 def publish_bottleneck(folder, base, config):
     adapters, torch = import_adapters(), import_torch()
     model = fresh(base)
+    folder.parent.mkdir(parents=True)
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")
         torch.manual_seed(5)
@@ -175,7 +176,7 @@ def test_what_a_hostile_config_says_beyond_sizes_changes_nothing(tmp_path, base)
 
 
 REFUSED = {
-    "an init that changes the base": ({"init_lora_weights": "corda"}, "also changed the base weights"),
+    "an init that changes the base": ({"init_lora_weights": "corda"}, "changed the base weights"),
     "an update after certain tokens": ({"alora_invocation_tokens": [1, 2]}, "only after certain tokens"),
     "a replication of layers": ({"layer_replication": [[0, 2]]}, "layer_replication is set"),
     "a variant that is not read": ({"use_qalora": True}, "use_qalora is set"),
@@ -194,13 +195,13 @@ def test_what_would_change_the_function_is_refused(tmp_path, base, what):
 
 def test_modules_that_the_base_lacks_are_refused(tmp_path, base):
     write_lora(tmp_path / "org/one", sites=["encoder.layer.7.attention.self.query"], d=32, base=BASE)
-    with pytest.raises(AdapterError, match=r"no linear module 7\.attention"):
+    with pytest.raises(AdapterError, match=r"no linear module encoder\.7\.attention"):
         start(tmp_path, base)
 
 
 def test_an_embedding_is_refused(tmp_path, base):
     write_lora(tmp_path / "org/one", sites=["embeddings.word_embeddings"], d=32, base=BASE)
-    with pytest.raises(AdapterError, match="no linear module embeddings"):
+    with pytest.raises(AdapterError, match=r"no linear module .*embeddings"):
         start(tmp_path, base)
 
 
