@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Opened", "Reopener", "same_content"]
 
 
+_NO_COMMIT = "main"  # what is stored where a hub names no commit; hashes must do then
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A source's listing and its files; ``local`` where no network lies between."""
@@ -69,7 +72,7 @@ class Reopener:
             raise AdapterError(
                 error.reason, f"{source.repo} at {source.revision[:12]}: {error.detail}", lasting=False
             ) from error
-        if model.sha != source.revision:
+        if model.sha != source.revision != _NO_COMMIT:
             raise AdapterError("bad answer", f"{source.repo}: the hub answers with another revision than was asked for")
         for listing in listings(model):
             if listing.subfolder == source.subfolder:

@@ -110,7 +110,7 @@ class Shelf:
         if any(adapter.base != source.base for adapter in published.adapters):
             raise AdapterError("changed", "it names another base model than when the zoo was synced; run `hubrank sync` again")
         if self._model is None:
-            self._model, _ = self._fresh.get()
+            self._model = self._fresh.get()[0].to("meta")  # names and shapes, without the numbers
         return start_of(published, self._model)
 
     def _base_tensors(self) -> BaseTensors | None:

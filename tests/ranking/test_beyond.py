@@ -21,6 +21,7 @@ from hubrank.target.rows import read_target
 from hubrank.target.tuning import TuningPlan, tune
 from hubrank.zoo.store import Zoo
 from tests.builders import lora_tensors, write_lora
+from tests.hubs.quick import online
 from tests.ranking.builders import (
     BASE,
     make_base,
@@ -32,7 +33,9 @@ from tests.ranking.builders import (
     toy_rows,
     write_lines,
 )
+from tests.standin import Repo, stand_in_hub
 from tests.target.bases import rows_of
+from tests.zoo.hub_repos import sync as sync_with
 
 STEPS = 4
 GOOD = "org/good"
@@ -195,6 +198,27 @@ def test_offline_a_source_of_the_hub_is_kept_with_a_clear_line(base, file, tmp_p
     lines = [note for note in heard.notes if "hubrank is offline" in note]
     assert [line.partition(":")[0] for line in lines] == ["rerank", "verify"]
     assert "org/far" in lines[0]
+
+
+def test_a_source_of_the_hub_is_fetched_and_its_bytes_are_said_before(base, file, tmp_path, hub, monkeypatch):
+    online(monkeypatch)
+    with stand_in_hub() as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+        for folder in (hub / "org").iterdir():
+            files = {path.name: path.read_bytes() for path in folder.iterdir()}
+            tags = ["peft", f"base_model:adapter:{BASE}"]
+            server.repos[f"org/{folder.name}"] = Repo(f"org/{folder.name}", files, tags=tags)
+        with Zoo(tmp_path / "cache", create=True) as zoo:
+            sync_with(zoo, server)
+        heard = Listening()
+        options = {"base": f"{BASE}={base.folder}", "steps": STEPS, "cache_dir": tmp_path / "cache", "device": "cpu"}
+        ranking = search(file, **options, rerank=2, listener=heard)
+        assert [row.logme is not None for row in ranking.rows] == [True, True, False, False]
+        (cost,) = [note for note in heard.notes if note.startswith("rerank: ")]
+        assert cost.endswith(" MB to download")
+        asked = {path for _, path in server.requests if path.startswith("/api/models/org/")}
+        assert all(f"/revision/{row.source.revision}" in "".join(asked) for row in ranking.rows[:2])
+        assert not [path for path in asked if any(row.source.repo in path for row in ranking.rows[2:])]
 
 
 def far(i):
