@@ -31,9 +31,9 @@ def verified_sentence(ranking: Ranking) -> str:
     best = next((one for one in ranking.verified if one.source is not None and one.gain is not None), None)
     if best is None or best.source is None or best.gain is None:
         return ""
-    what = f"{best.gain:+.3f} {best.metric}" if best.metric != "loss" else f"{-best.gain:+.3f} loss"
+    what = f"{_signed(best.gain)} {best.metric}" if best.metric != "loss" else f"{_signed(-best.gain)} loss"
     if best.gain_error is None:
-        return f"Starting from {plain(best.source.name, 200)} changed {best.metric} by {what} over no transfer, in one fold."
+        return f"Starting from {plain(best.source.name, 200)} gave {what} over no transfer, in one fold."
     if best.gain > _CLEAR * best.gain_error:
         verdict = "a clear gain"
     elif best.gain < -_CLEAR * best.gain_error:
@@ -82,7 +82,7 @@ def verified_table(ranking: Ranking) -> list[RenderableType]:
         drawn.add_column(name, justify="right" if name not in ("tuned from", "shape") else "left", overflow="fold")
     for one in ranking.verified:
         value = _with_error(f"{one.value:.3f}", one.spread)
-        gain = "" if one.gain is None else _with_error(f"{one.gain:+.3f}", one.gain_error)
+        gain = "" if one.gain is None else _with_error(_signed(one.gain), one.gain_error)
         drawn.add_row(Text(plain(_start(one), 200)), Text(plain(one.shape, 80)), Text(value), Text(gain))
     return [Text(), drawn, Text(), Text(verified_sentence(ranking))]
 
@@ -94,7 +94,7 @@ def verified_section(ranking: Ranking) -> Section | None:
     columns = ["tuned from", "shape", "metric", "value", "over no transfer", "folds"]
     rows = []
     for one in ranking.verified:
-        gain = "" if one.gain is None else _with_error(f"{one.gain:+.3f}", one.gain_error)
+        gain = "" if one.gain is None else _with_error(_signed(one.gain), one.gain_error)
         value = _with_error(f"{one.value:.3f}", one.spread)
         rows.append([text(_start(one)), text(one.shape), text(one.metric), text(value), text(gain), str(one.seeds)])
     drawn = table(columns, rows, label="What was measured", right=("value", "over no transfer", "folds"))
@@ -117,6 +117,11 @@ def _figures(one: Verified) -> tuple[Cell, ...]:
 
 def _start(one: Verified) -> str:
     return "(from scratch)" if one.source is None else one.source.name
+
+
+def _signed(number: float) -> str:
+    """With its sign, and no minus before a zero."""
+    return f"{round(number, 3) + 0.0:+.3f}"
 
 
 def _with_error(number: str, error: float | None) -> str:

@@ -72,6 +72,7 @@ def test_table_markdown_and_page_name_every_start():
     [
         ({}, "+0.150 accuracy (± 0.030) over no transfer, over 5 folds of 75 steps: a clear gain."),
         ({"gain_error": 0.09}, "no clear difference."),
+        ({"gain": -1e-9}, ": +0.000 accuracy"),
         ({"gain": -0.2}, "-0.200 accuracy (± 0.030) over no transfer, over 5 folds of 75 steps: clearly worse."),
         ({"metric": "loss"}, "-0.150 loss (± 0.030)"),
         ({"gain_error": None, "seeds": 1}, "in one fold."),
