@@ -29,6 +29,7 @@ __all__ = [
     "SyncReport",
     "TargetRun",
     "Verdict",
+    "Verified",
     "View",
 ]
 
@@ -208,7 +209,8 @@ class Scored:
     """One row of a ranking.
 
     ``layers`` is the mean similarity of each layer, None where the two share no site; ``interval`` the best and the worst
-    place under any of several seeds, None for a single one.
+    place under any of several seeds, None for a single one. ``logme`` and ``rerank_score`` are None for a source that was not
+    run (:mod:`hubrank.ranking.rerank`).
     """
 
     rank: int
@@ -220,6 +222,34 @@ class Scored:
     coverage: float
     warnings: tuple[str, ...] = ()
     interval: tuple[int, int] | None = None
+    logme: float | None = None
+    rerank_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What tuning on the target from one start gave on rows that were held out.
+
+    Attributes:
+        source: whose adapter was the start; None for a fresh one, "from scratch".
+        shape: of the adapter, in words; a source is held against the fresh adapter of its own shape.
+        metric: what was measured, as :data:`hubrank.target.scoring.METRICS` names it.
+        value, spread: mean and standard deviation over the folds; the spread is None where there is one fold.
+        gain: how much better than from scratch on the same folds, positive where it is better, whatever the metric.
+        gain_error: standard error of the gain, corrected for folds that share the rows they tune on.
+        seeds: folds, each tuned with a seed of its own.
+        steps: of tuning, in each fold.
+    """
+
+    source: Source | None
+    shape: str
+    metric: str
+    value: float
+    spread: float | None
+    gain: float | None
+    gain_error: float | None
+    seeds: int
+    steps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +316,8 @@ class Ranking:
         notes: what the user should know of the run, one sentence each.
         signature: the target's own, for who draws it among the sources.
         runs: how the target was tuned, method by method and seed by seed.
+        verified: what tuning from the first sources gave, best first, with the fresh adapters of their shapes among them;
+            empty where nobody asked.
     """
 
     base: str
@@ -302,6 +334,7 @@ class Ranking:
     notes: tuple[str, ...] = ()
     runs: tuple[MethodRun, ...] = ()
     signature: Signature | None = field(default=None, compare=False, repr=False)
+    verified: tuple[Verified, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from hubrank.checkpoints import config as fields
 from hubrank.checkpoints.adapters_families import adapters_methods, wanted_adapters_tensors
@@ -19,17 +19,22 @@ from hubrank.errors import AdapterError
 from hubrank.hubs.protocol import Bundle, Listing
 from hubrank.types import Adapter, CardFacts
 
+if TYPE_CHECKING:
+    from hubrank.types import FloatArray
+
 __all__ = [
     "ADAPTERS_WEIGHTS",
     "CONFIG",
     "METHODS",
     "PEFT_WEIGHTS",
     "READER_VERSION",
+    "Published",
     "base_of",
     "card_base",
     "methods_of",
     "read_adapters",
     "read_card",
+    "read_published",
 ]
 
 READER_VERSION = 2
@@ -43,7 +48,27 @@ PEFT_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 ADAPTERS_WEIGHTS = ("adapter.safetensors", "pytorch_adapter.bin")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Published:
+    """An adapter's files as they were read.
+
+    Attributes:
+        adapters: one, or one for each method of a union.
+        config: adapter_config.json; empty for weights without one. Nothing in it has been checked but by the readers.
+        tensors: what the readers wanted of the weights, float32 by key; empty for weights without a config.
+    """
+
+    adapters: tuple[Adapter, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, FloatArray] = field(default_factory=dict)
+
+
 def read_adapters(listing: Listing, bundle: Bundle, *, base_tensors: BaseTensors | None = None) -> tuple[Adapter, ...]:
+    """The adapters that :func:`read_published` reads, without the files they came from."""
+    return read_published(listing, bundle, base_tensors=base_tensors).adapters
+
+
+def read_published(listing: Listing, bundle: Bundle, *, base_tensors: BaseTensors | None = None) -> Published:
     """Read the adapter of a folder: one, or several where one file holds a union of methods (MAM, UniPELT).
 
     A config with a ``peft_type`` is peft's, any other one of the ``adapters`` library or of adapter-transformers; weights
@@ -59,7 +84,7 @@ def read_adapters(listing: Listing, bundle: Bundle, *, base_tensors: BaseTensors
     """
     if CONFIG not in listing.files:
         if MANIFEST in listing.files:
-            return (read_bare(listing, bundle, base_tensors=base_tensors),)
+            return Published((read_bare(listing, bundle, base_tensors=base_tensors),))
         raise AdapterError("no config", f"no {CONFIG} and no {MANIFEST}")
     config = fields.parse_config(CONFIG, bundle.read(CONFIG, limit=fields.MAX_CONFIG_BYTES))
     adapters: tuple[Adapter, ...]
@@ -76,7 +101,8 @@ def read_adapters(listing: Listing, bundle: Bundle, *, base_tensors: BaseTensors
         adapters = read_adapters_library(config, tensors, base, base_tensors)
     else:
         raise AdapterError("unsupported format", f"{CONFIG} is neither peft's nor that of adapters")
-    return tuple(replace(adapter, warnings=(*warnings, *adapter.warnings)) for adapter in adapters)
+    found = tuple(replace(adapter, warnings=(*warnings, *adapter.warnings)) for adapter in adapters)
+    return Published(found, config, tensors)
 
 
 def base_of(listing: Listing, bundle: Bundle) -> str:

@@ -10,7 +10,7 @@ import typer
 from hubrank.cli.first_sync import sync_what_is_missing
 from hubrank.cli.options import CacheDir, FieldsOption, Format, FormatOption, Quiet, TaskOption, Verbose
 from hubrank.cli.output import Output
-from hubrank.cli.progress import SearchProgress
+from hubrank.cli.progress import Interrupted, SearchProgress
 
 if TYPE_CHECKING:
     from hubrank.types import MethodRun, Ranking
@@ -64,6 +64,18 @@ def search(
     ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never ask a hub, for adapters or for the base model.")] = False,
     gone: Annotated[bool, typer.Option("--gone", help="Rank what left its hub, too, marked.")] = False,
+    rerank: Annotated[
+        int | None,
+        typer.Option(
+            "--rerank", metavar="N", min=1, help="Run the first N sources on your rows, and order them by LogME, too."
+        ),
+    ] = None,
+    verify: Annotated[
+        int | None,
+        typer.Option(
+            "--verify", metavar="K", min=1, help="Tune from the first K sources and from scratch, and measure the gain."
+        ),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE.html", help="Also write one self-contained page.")
     ] = None,
@@ -77,11 +89,13 @@ def search(
     Tunes each method of the zoo on your rows, on this machine, until the ranking stands; your file never leaves it, and no
     source is run. Where the zoo has nothing for the base yet, its adapters are read from the HF Hub first.
 
+    Only --rerank and --verify fetch published weights and run them, as numbers and never as code; first they say what it costs.
+
     hubrank search --target mydata.jsonl
 
     hubrank search --target mydata.jsonl --format json
     """
-    from hubrank.ranking.search import SearchSettings
+    from hubrank.ranking.search import SearchInterrupted, SearchSettings
     from hubrank.ranking.search import search as run
     from hubrank.report.ranking import ranking_csv, ranking_json, ranking_markdown, ranking_table
     from hubrank.target.rows import read_target
@@ -101,12 +115,18 @@ def search(
         offline=offline,
         gone=gone,
         reuse=not retune,
+        rerank=rerank,
+        verify=verify,
     )
     rows = read_target(target, task=task, fields=fields)
     if not no_sync:
         sync_what_is_missing(output, settings, cache_dir)
+    stopped = None
     with SearchProgress(output) as progress:
-        ranking = run(rows, cache_dir=cache_dir, listener=progress, settings=settings)
+        try:
+            ranking = run(rows, cache_dir=cache_dir, listener=progress, settings=settings)
+        except SearchInterrupted as interrupt:
+            ranking, stopped = interrupt.ranking, Interrupted(f"{interrupt}; what was measured is kept")
     if report is not None:
         _page(ranking, report, cache_dir)
     match format:
@@ -122,6 +142,8 @@ def search(
         output.note(_run_line(one, ranking.target.device))
     skipped = ", ".join(f"{n} {reason}" for reason, n in ranking.skipped.items())
     output.note(f"compared {ranking.compared} of {ranking.sources} sources" + (f" (not: {skipped})" if skipped else ""))
+    if stopped is not None:
+        raise stopped
 
 
 def _page(ranking: Ranking, path: Path, cache_dir: Path | None) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hubrank.errors import BaseModelError, EmptyZooError, UsageError
 from hubrank.ranking.bases import AUTO, auto_base, choose_base, choose_methods, sizes_here
+from hubrank.ranking.beyond import SearchInterrupted, check_beyond, go_beyond, rows_needed
 from hubrank.ranking.estimators import ESTIMATORS
 from hubrank.ranking.merge import MethodRuns, merge
 from hubrank.ranking.rank import Compared, Yardstick, compare, measure, skipped
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SILENT",
     "Listener",
+    "SearchInterrupted",
     "SearchSettings",
     "check_settings",
     "choose_base",
@@ -85,7 +87,12 @@ class SearchSettings:
         estimator: a name of :data:`hubrank.ranking.estimators.ESTIMATORS`; None for each method's own.
         offline: never ask a hub for the base model.
         gone: rank what left its hub, too.
-        reuse: take the signature of a target that was tuned before in the same way from the cache folder.
+        reuse: take the signature of a target that was tuned before in the same way from the cache folder, and figures of rerank
+            and verify that were measured before.
+        rerank: run the target's rows through the first so many sources, as they were published, and let LogME have a say in
+            their order (:mod:`hubrank.ranking.rerank`).
+        verify: tune the target from the first so many sources, as they were published, and from scratch, and measure the gain
+            on held-out rows (:mod:`hubrank.ranking.verify`).
     """
 
     base: str | None = None
@@ -101,6 +108,8 @@ class SearchSettings:
     offline: bool = False
     gone: bool = False
     reuse: bool = True
+    rerank: int | None = None
+    verify: int | None = None
 
 
 def search(
@@ -115,8 +124,9 @@ def search(
     """Rank the zoo by predicted transfer to a target task.
 
     Tunes the target for a few steps on this machine, by each method that the zoo holds, as Zhou, Xu and McAuley,
-    "Efficiently Tuned Parameters are Task Embeddings" (EMNLP 2022), and compares it with every source; no source is run, and
-    the target leaves this machine in no form. Interrupted, it keeps the runs that were finished for the next search.
+    "Efficiently Tuned Parameters are Task Embeddings" (EMNLP 2022), and compares it with every source; no source is run, unless
+    ``rerank`` or ``verify`` ask for it, and the target leaves this machine in no form. Interrupted, it keeps the runs that were
+    finished for the next search.
 
     Args:
         target: a file of rows, or what :func:`hubrank.target.rows.read_target` made of one.
@@ -129,11 +139,13 @@ def search(
         BaseModelError, HubError: the base model cannot be had or cannot be used.
         StoreError: the store is damaged or locked.
         UsageError: a setting is out of range.
+        SearchInterrupted: the interrupt key was pressed while ``rerank`` or ``verify`` were at it; carries the ranking.
     """
     settings = replace(settings or SearchSettings(), **changes)
     listener = listener or SILENT
     check_settings(settings)
     task = read_target(target) if isinstance(target, str | Path) else target
+    check_beyond(settings, task)
     opened = zoo or Zoo(cache_dir)
     try:
         return _search(task, opened, settings, listener)
@@ -173,7 +185,8 @@ def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener
         notes.append(f"{name} is loaded in {fit.dtype}: in float32 it would not fit {device}")
     runner = Runs(task, base, zoo.folder, settings, device=device, dtype=fit.dtype, listener=listener)
     results = _run_all(runner, yardsticks, settings, notes)
-    return _ranking(task, zoo, settings, results, runner=runner, base=base, device=device, notes=notes)
+    ranking = _ranking(task, zoo, settings, results, runner=runner, base=base, device=device, notes=notes)
+    return go_beyond(ranking, task, base, settings, cache=zoo.folder, device=device, dtype=fit.dtype, listener=listener)
 
 
 def _yardstick(zoo: Zoo, base: str, method: str, settings: SearchSettings) -> Yardstick | None:
@@ -220,7 +233,7 @@ def _ranking(
     notes: list[str],
 ) -> Ranking:
     name = base.name
-    rows = merge(results, top=settings.top)
+    rows = merge(results, top=rows_needed(settings))
     methods = tuple(result.yardstick.packed.method for result in results)
     everything = zoo.sources(gone=settings.gone)
     reasons = Counter("other base" for source in everything if source.base != name)
@@ -296,6 +309,7 @@ def check_settings(settings: SearchSettings) -> None:
         raise UsageError(f"--budget {settings.budget:g}: give a time above 0, such as 90s or 2m")
     if settings.estimator is not None and settings.estimator not in ESTIMATORS:
         raise UsageError(f"--estimator {settings.estimator}: unknown; there is {', '.join(sorted(ESTIMATORS))}")
+    check_beyond(settings)
     unknown = next((method for method in settings.methods if method not in METHODS), None)
     if unknown is not None:
         raise UsageError(f"--method {unknown}: a target is tuned by {', '.join(METHODS)}")

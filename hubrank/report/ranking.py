@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from hubrank._version import VERSION
 from hubrank.report.snippet import loading_lines
 from hubrank.report.text import Cell, bar, csv_table, markdown_table, plain
-from hubrank.types import MethodRun, Ranking, Scored
+from hubrank.report.verified import added_cells, added_columns, verified_markdown, verified_table
+from hubrank.types import MethodRun, Ranking, Scored, Verified
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,6 +47,7 @@ def ranking_value(ranking: Ranking) -> dict[str, Any]:
         "energy": round(ranking.energy, 4),
         "notes": list(ranking.notes),
         "runs": [_run(run) for run in ranking.runs],
+        "verified": [_verified(one) for one in ranking.verified],
     }
 
 
@@ -56,12 +58,15 @@ def ranking_json(ranking: Ranking) -> str:
 
 def ranking_csv(ranking: Ranking) -> str:
     """A header line and one line a source."""
-    return csv_table(_COLUMNS, (_cells(row) for row in ranking.rows))
+    columns = (*_COLUMNS, *added_columns(ranking))
+    return csv_table(columns, ((*_cells(row), *added_cells(ranking, row)) for row in ranking.rows))
 
 
 def ranking_markdown(ranking: Ranking) -> str:
     """A Markdown table under the verdict."""
-    return f"**{_headline(ranking)}**\n\n{markdown_table(_COLUMNS, (_cells(row) for row in ranking.rows))}"
+    columns = (*_COLUMNS, *added_columns(ranking))
+    table = markdown_table(columns, ((*_cells(row), *added_cells(ranking, row)) for row in ranking.rows))
+    return f"**{_headline(ranking)}**\n\n{table}{verified_markdown(ranking)}"
 
 
 def ranking_table(ranking: Ranking, *, unicode: bool = True) -> list[RenderableType]:
@@ -79,6 +84,10 @@ def ranking_table(ranking: Ranking, *, unicode: bool = True) -> list[RenderableT
     repeated = any(row.interval is not None for row in ranking.rows)
     if repeated:
         table.add_column("places", justify="right")
+    reranked = any(row.logme is not None for row in ranking.rows)
+    if reranked:
+        table.add_column("LogME", justify="right")
+        table.add_column("reranked", justify="right")
     warned = any(row.warnings for row in ranking.rows)
     if warned:
         table.add_column("warnings", overflow="fold", style="yellow")
@@ -93,11 +102,12 @@ def ranking_table(ranking: Ranking, *, unicode: bool = True) -> list[RenderableT
         cells += [
             Text(f"{row.similarity:.3f}"),
             *([Text(places)] if repeated else []),
+            *([Text(_number(row.logme)), Text(_number(row.rerank_score))] if reranked else []),
             *([Text(plain("; ".join(row.warnings), 200))] if warned else []),
         ]
         table.add_row(str(row.rank), *cells)
     verdict = Text(_headline(ranking), style="green" if ranking.verdict.relevant else "bold yellow")
-    out: list[RenderableType] = [table, Text(), verdict]
+    out: list[RenderableType] = [table, Text(), verdict, *verified_table(ranking)]
     if ranking.rows:
         first, second = loading_lines(ranking.rows[0].source, ranking.base_folder)
         out += [Text(), Text("Load the first:"), Text(f"    {first}", no_wrap=True), Text(f"    {second}", no_wrap=True)]
@@ -125,6 +135,25 @@ def _row(row: Scored) -> dict[str, Any]:
         "hub": source.hub,
         "coverage": round(row.coverage, 4),
         "interval": None if row.interval is None else list(row.interval),
+        "logme": _rounded(row.logme),
+        "rerank_score": _rounded(row.rerank_score),
+    }
+
+
+def _verified(one: Verified) -> dict[str, Any]:
+    source = one.source
+    return {
+        "source": None if source is None else source.repo,
+        "revision": None if source is None else source.revision,
+        "subfolder": None if source is None else source.subfolder,
+        "shape": one.shape,
+        "metric": one.metric,
+        "value": _rounded(one.value),
+        "spread": _rounded(one.spread),
+        "gain": _rounded(one.gain),
+        "gain_error": _rounded(one.gain_error),
+        "seeds": one.seeds,
+        "steps": one.steps,
     }
 
 
@@ -141,6 +170,10 @@ def _run(run: MethodRun) -> dict[str, Any]:
         "overlap": _rounded(run.overlap),
         "energy": _rounded(run.energy),
     }
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _rounded(value: float | None) -> float | None:

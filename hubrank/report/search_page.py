@@ -9,6 +9,7 @@ from hubrank.ranking.zoo_map import ZooMap
 from hubrank.report.figures import HeatRow, bar_svg, heatmap_svg, map_svg
 from hubrank.report.page import Section, facts, page, table, text
 from hubrank.report.snippet import loading_lines
+from hubrank.report.verified import verified_section
 from hubrank.types import Ranking, Scored
 
 __all__ = ["layer_names", "map_section", "run_section", "search_page"]
@@ -36,7 +37,9 @@ def search_page(ranking: Ranking, drawn: ZooMap | None, *, command: str, version
         f"sources compared; base model {text(ranking.base)}</p>"
     )
     anchors = {row.source.name: f"row-{row.rank}" for row in ranking.rows}
-    sections = [Section("ranking", "Ranking", _ranking(ranking)), Section("layers", "Layer by layer", _layers(ranking))]
+    measured = verified_section(ranking)
+    sections = [Section("ranking", "Ranking", _ranking(ranking)), *([measured] if measured is not None else [])]
+    sections.append(Section("layers", "Layer by layer", _layers(ranking)))
     if drawn is not None:
         near = [row.source.name for row in ranking.rows[:_NEAR]]
         sections.append(map_section(drawn, anchors, near, "the target"))
@@ -83,18 +86,24 @@ def layer_names(count: int, layers: int | None = None) -> list[str]:
 def _ranking(ranking: Ranking) -> str:
     most = max((row.score for row in ranking.rows if row.score is not None), default=0.0)
     columns = ["#", "source", "task", "method", "score", "similarity", "coverage"]
+    reranked = any(row.logme is not None for row in ranking.rows)
     warned = any(row.warnings for row in ranking.rows)
-    rows = [_row(row, most, warned=warned) for row in ranking.rows]
+    rows = [_row(row, most, reranked=reranked, warned=warned) for row in ranking.rows]
     listed = table(
-        [*columns, *(["warnings"] if warned else [])],
+        [*columns, *(["LogME", "reranked"] if reranked else []), *(["warnings"] if warned else [])],
         rows,
         label="The ranking",
-        right=("#", "score", "similarity", "coverage"),
+        right=("#", "score", "similarity", "coverage", "LogME", "reranked"),
     )
     note = (
         '<p class="soft">Score: deviations from the median of what the zoo\'s own sources get against each other. Similarity: '
         "mean cosine over the views and sites. Coverage: the part of the target's sites that the source has.</p>"
     )
+    if reranked:
+        note += (
+            '<p class="soft">LogME: how well the target\'s labels follow from what the source makes of its rows. Reranked: the '
+            "estimator's value and LogME, each in standard deviations over the sources run, summed; it orders them.</p>"
+        )
     how = ""
     if ranking.rows:
         first, second = loading_lines(ranking.rows[0].source, ranking.base_folder)
@@ -102,13 +111,15 @@ def _ranking(ranking: Ranking) -> str:
     return listed + note + how
 
 
-def _row(row: Scored, most: float, *, warned: bool) -> list[str]:
+def _row(row: Scored, most: float, *, reranked: bool, warned: bool) -> list[str]:
     source = row.source
     score = "" if row.score is None else f"{row.score:.2f}"
     bar = bar_svg(row.score / most) if row.score is not None and most > 0 else ""
     name = f'<span id="row-{row.rank}">{text(source.name)}</span><br><span class="soft">{text(source.revision[:12])}</span>'
     cells = [str(row.rank), name, text(source.task or ""), text(source.full_method), score + bar]
     cells += [f"{row.similarity:.3f}", f"{row.coverage:.0%}"]
+    if reranked:
+        cells += ["" if number is None else f"{number:.3f}" for number in (row.logme, row.rerank_score)]
     return [*cells, *([text("; ".join(row.warnings))] if warned else [])]
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hubrank.target.batching import Batch
     from hubrank.target.task import Target
 
-__all__ = ["STEPS", "Tuned", "TuningPlan", "predict", "tune"]
+__all__ = ["STEPS", "Tuned", "TuningPlan", "predict", "reader_of", "tune"]
 
 STEPS = 75
 
@@ -106,11 +106,13 @@ def tune(
     on_step: Callable[[int, int], None] | None = None,
     on_snapshot: Callable[[int, Attached], bool] | None = None,
     until: float | None = None,
+    start: Callable[[Attached], None] | None = None,
 ) -> Tuned:
     """Put a method on ``model`` (in place) and tune it and a fresh head on the target.
 
     Args:
         model, tokenizer: from :func:`hubrank.target.base.load_base`, with the head that the task needs.
+        start: puts other numbers where the method's fresh ones are; head, dropout and order of rows stay those of the seed.
         on_step: called after each step with (steps done, steps in all).
         on_snapshot: called every ``plan.every`` steps with the steps done and what has been tuned so far; True ends the run.
         until: on the clock of ``time.perf_counter``, when to end the run after the step at hand.
@@ -128,7 +130,9 @@ def tune(
         torch.manual_seed(plan.seed)
         architecture = architecture_of(model.config)
         attached = attach(model, plan.placement, head=head_kind(target.task, architecture, type(model).__name__))
-        reader = _reader(model, tokenizer, target, plan)
+        if start is not None:
+            start(attached)
+        reader = reader_of(model, tokenizer, target, plan)
         size = plan.batch_size or SIZES[target.task].batch
         rows = chosen_rows(len(target), plan.steps * size, plan.seed)
         objective = objective_for(subset(target, rows) if len(rows) < len(target) else target, reader)
@@ -278,7 +282,8 @@ def _rate(step: int, plan: TuningPlan) -> float:
     return (step + 1) / rise if step < rise else max(0.0, (plan.steps - step) / max(1, plan.steps - rise))
 
 
-def _reader(model: Any, tokenizer: Any, target: Target, plan: TuningPlan) -> Reader:
+def reader_of(model: Any, tokenizer: Any, target: Target, plan: TuningPlan) -> Reader:
+    """How a base model reads a target under a plan."""
     config = model.config
     virtual = plan.placement.size if plan.placement.method == "prompt" else 0
     room = min(plan.max_length or SIZES[target.task].tokens, longest_input(config, tokenizer) - virtual)

@@ -15,9 +15,10 @@ from hubrank.types import Adapter
 if TYPE_CHECKING:
     from hubrank.types import FloatArray
 
-__all__ = ["attach"]
+__all__ = ["NAME", "attach", "config_of"]
 
-_NAME = "target"
+NAME = "target"
+"""Of what is attached, in the names of its parameters."""
 
 
 def attach(model: Any, placement: Placement, head: HeadKind) -> Attached:
@@ -33,8 +34,8 @@ def attach(model: Any, placement: Placement, head: HeadKind) -> Attached:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             adapters.init(model)
-            model.add_adapter(_NAME, config=_config(adapters, model, placement))
-            model.train_adapter(_NAME)
+            model.add_adapter(NAME, config=config_of(placement, model))
+            model.train_adapter(NAME)
     except (ValueError, AttributeError, TypeError, KeyError, NotImplementedError) as error:
         if placement.method == "prefix" and head == "causal-lm":
             return peft_library.attach(model, placement, head)
@@ -45,7 +46,7 @@ def attach(model: Any, placement: Placement, head: HeadKind) -> Attached:
     loader = AdapterLoader(model)
 
     def published() -> tuple[dict[str, Any], dict[str, Any]]:
-        state, config = loader.save_to_state_dict(_NAME)
+        state, config = loader.save_to_state_dict(NAME)
         return state, json.loads(json.dumps(config))
 
     def tensors() -> dict[str, FloatArray]:
@@ -66,7 +67,9 @@ def attach(model: Any, placement: Placement, head: HeadKind) -> Attached:
     return Attached(model, trained, 0, tensors, fields, read)
 
 
-def _config(adapters: Any, model: Any, placement: Placement) -> Any:
+def config_of(placement: Placement, model: Any) -> Any:
+    """The library's config of a bottleneck or prefix on a model."""
+    adapters = import_adapters()
     left_out = list(placement.left_out)
     if placement.method == "prefix":
         return adapters.PrefixTuningConfig(prefix_length=placement.size, flat=False, leave_out=left_out, dropout=0.0)
