@@ -161,6 +161,28 @@ def said_related(questions: Sequence[Question]) -> dict[str, dict[str, float]]:
     return out
 
 
+def bar_held_out(questions: Sequence[Question]) -> dict[str, float | list[float]]:
+    """The verdict's bar chosen without each target, and what it then says of that target; both zoos together.
+
+    Chosen for the mean of the two rates, over questions of the same task and of nothing.
+    """
+    values = np.array([next(iter(q.figures.values())) for q in questions])
+    same, nothing = (np.array([q.same_task for q in questions]), np.array([not q.related for q in questions]))
+    tasks, said, bars = np.array([q.task for q in questions]), np.zeros(len(questions), bool), []
+    for task in sorted(set(tasks)):
+        rest = tasks != task
+        steps = np.unique(values[rest & (same | nothing)])
+        between = (steps[1:] + steps[:-1]) / 2
+        gains = [(values[rest & same] >= bar).mean() - (values[rest & nothing] >= bar).mean() for bar in between]
+        bars.append(float(between[int(np.argmax(gains))]))
+        said[tasks == task] = values[tasks == task] >= bars[-1]
+    return {
+        "bars": [round(min(bars), 3), round(max(bars), 3)],
+        "same task": round(float(said[same].mean()), 3),
+        "nothing": round(float(said[nothing].mean()), 3),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class TunedTarget:
     """A target's signature, and what it took; nothing where somebody else tuned it."""
@@ -231,6 +253,7 @@ def main() -> None:
         "questions": {kind: sum(q.related is so for q in questions) for kind, so in (("related", True), ("unrelated", False))},
         "bar": BAR,
         "said_related": said_related(questions),
+        "bar_held_out": bar_held_out(questions),
         "auroc": summary(questions),
     }
     if options.tuned is None:

@@ -6,9 +6,17 @@ deviations (the universal threshold of Donoho and Johnstone, Biometrika 81(3), 1
 
     prominence = (cosine of the nearest source - median cosine of all n) / (scatter * sqrt(2 ln n)),
 
-with the scatter that the zoo's own sources see when they play the target (:func:`usual_scatter`), and at :data:`BAR`, which is
-1 and was fitted to nothing, something is related.
+with the scatter that the zoo's own sources see when they play the target (:func:`usual_scatter`), and at :data:`BAR`
+something is related.
 
+bench/verdict.py asks it about 14 targets of 200 rows, tuned from two seeds, by leaving whole families out of two zoos: the
+example zoo, and one adapter for each of its tasks. AUROC where the zoo has the very task 0.89 in the first, 0.86 in the second,
+0.83 over both together; counting also targets of which it has no more than another task of the family 0.79, 0.74 and 0.72 (a
+name in common is not much in common: 0.53 and 0.42 for those alone). The goal of 0.9 is missed. Tried beside it, over both
+zoos, same task: the lead as part of what the zoo's sources have of each other 0.75 in reading, 0.77 in computing, 0.73 in
+writing, the top score 0.76, the read cosine of the first source 0.87 and its lead at the lower quartile of sites 0.88 (these
+two have no scale, so hold for one base and method only). The first of these was the rule before, with a bar fitted to the
+example zoo: in the other one, whose sources have few relatives, it said of every target that something is related.
 """
 
 from __future__ import annotations
@@ -27,7 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BAR", "chance", "judge", "stands_out", "usual_scatter", "verdict_view"]
 
-BAR = 1.0
+BAR = 1.15
+"""Chosen on those questions: with each target left out the best bar lies between 1.11 and 1.19, and at it 58 % of the left-out
+targets whose task a zoo has are told so, and 11 % of those of which nothing is related are told that something is."""
 
 
 def stands_out(cosines: FloatArray) -> float:
@@ -64,9 +74,10 @@ def judge(cosines: FloatArray, scatter: float | None, energy: float) -> Verdict:
         return Verdict(relevant=True, why="the zoo is too small to tell related from unrelated; compare the scores with care")
     deviations, by_chance = stands_out(cosines) / scatter, chance(len(cosines))
     relevant = deviations >= BAR * by_chance
+    over = "over" if relevant else "under"
     why = (
         f"the nearest source (cosine {np.max(cosines):.2f}) stands out by {deviations:.1f} of the zoo's own deviations, "
-        f"{'and' if relevant else 'but'} the nearest of {len(cosines)} unrelated ones would by about {by_chance:.1f}; "
+        f"{over} the bar of {BAR * by_chance:.1f} for {len(cosines)} sources; "
         f"the zoo's main directions hold {energy:.0%} of the target"
     )
     return Verdict(relevant=relevant, why=why, prominence=deviations / by_chance)

@@ -22,12 +22,12 @@ def cosines_with(highest: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("part", "relevant"), [(2.0, True), (1.01, True), (0.99, False), (0.0, False)])
-def test_the_bar_is_what_chance_would_do(part, relevant):
-    verdict = judge(cosines_with(part * BY_CHANCE * 0.02), 0.02, 0.25)
+def test_the_bar(part, relevant):
+    verdict = judge(cosines_with(part * BAR * BY_CHANCE * 0.02), 0.02, 0.25)
     assert verdict.relevant is relevant
     assert verdict.prominence == pytest.approx(part * BAR, abs=1e-3)
-    assert f"stands out by {part * BY_CHANCE:.1f} of the zoo's own deviations" in verdict.why
-    assert f"{'and' if relevant else 'but'} the nearest of 50 unrelated ones would by about 2.8" in verdict.why
+    assert f"stands out by {part * BAR * BY_CHANCE:.1f} of the zoo's own deviations" in verdict.why
+    assert f"{'over' if relevant else 'under'} the bar of {BAR * BY_CHANCE:.1f} for 50 sources" in verdict.why
     assert "hold 25% of the target" in verdict.why
 
 
