@@ -1,15 +1,18 @@
 """Does the verdict know when nothing in the zoo is related?
 
-    python bench/verdict.py --data DIR [--rows N] [--seed N] [--work DIR] [--out bench/results/verdict.json]
+    python bench/verdict.py --data DIR [--rows N] [--seed N] [--work DIR] [--tuned DIR] [--out bench/results/verdict.json]
 
 Every target is tuned once, with the search's own rule, on rows of its training file; DIR is laid out as for train_zoo.py,
-with an INDEX.tsv that names the families. Then the zoo is asked about it twice: whole, and without every adapter of the
-target's family (and of families that share its texts). The second time nothing is related. Targets of families that the
-zoo lacks are asked once, and nothing is related either.
+with an INDEX.tsv that names the families. Or its adapters are taken from a folder that transfer/targets.py filled
+(``--tuned``), a question for each of its seeds. Then zoos are asked about it: whole, and without every adapter of the
+target's family (and of families that share its texts). The second time nothing is related. Targets of families that a zoo
+lacks are asked once, and nothing is related either. The zoos are the example zoo, and a thinner one that has of every task one
+adapter, so that hardly any source has a relative: the verdict must not depend on how many relatives sources have of their own.
 
     AUROC        of a figure, over all those questions: how often it is higher where something is related; 0.5 is chance
     same task    the zoo has an adapter of the very task, trained on other rows of it or the same
     family only  it has none of the task, but of its family (as the data's index names families)
+    pooled       over the questions of both zoos together
 
 Tuned signatures are kept in the work folder, as those of a search are, so that a second run takes seconds.
 """
@@ -20,20 +23,21 @@ import argparse
 import csv
 import json
 import tempfile
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file
 from train_zoo import BASE, SOURCES, as_target, read_rows
 
 from hubrank import Zoo, sync
+from hubrank.checkpoints.peft_lora import read_lora
 from hubrank.ranking.rank import Yardstick, compare, measure
 from hubrank.ranking.runs import Runs
 from hubrank.ranking.search import SearchSettings
-from hubrank.ranking.verdict import BAR
-from hubrank.signatures.basis import energy_kept
+from hubrank.ranking.verdict import BAR, stands_out
+from hubrank.signatures.canonical import sign_adapter
 from hubrank.target.base import find_base
 from hubrank.types import Signature, Source
 from hubrank.zoo.packed import pack
@@ -50,6 +54,8 @@ class Question:
     """A target and a zoo, whether anything in it is related, and the figures that could tell."""
 
     task: str
+    seed: int
+    zoo: str
     related: bool
     same_task: bool
     figures: dict[str, float]
@@ -71,35 +77,44 @@ def families(data: Path) -> dict[str, str]:
     return {**found, **{task: family for task, (family, *_) in SOURCES.items()}}
 
 
-def figures(yardstick: Yardstick, pairs: Sequence[tuple[Source, Signature]], signature: Signature) -> dict[str, float]:
-    """The verdict's own figure, and three that it could have been."""
+def figures(yardstick: Yardstick, signature: Signature) -> dict[str, float]:
+    """The verdict's own figure, and others that it could have been."""
     found = compare(yardstick, signature)
     mutual = yardstick.mutual.cosines
-    usual = np.median(np.nanmax(mutual["compute"], axis=1))
-    cosines = yardstick.packed.cosines(found.target)["compute"]
-    small = measure(pack(BASE, METHOD, 0, pairs, p=32))
-    energy = energy_kept(compare(small, signature).target, ("compute", "read", "write"))
+    cosines = {view: of_view[found.usable] for view, of_view in yardstick.packed.cosines(found.target).items()}
+    usual = {view: np.nanmedian(np.nanmax(rows, axis=1) - np.nanmedian(rows, axis=1)) for view, rows in mutual.items()}
+    first = int(np.argmax(found.values))
+    layers = np.nanmean([yardstick.packed.site_cosines(int(row), found.target) for row in found.usable], axis=2)
+    ahead = layers[first] - np.nanmedian(layers, axis=0)
     return {
         "prominence in the read view (the verdict)": float(found.verdict.prominence or 0.0),
-        "nearest compute cosine, as part of the usual": float(cosines.max() / usual),
+        "as part of what the zoo's sources have of each other, read": stands_out(cosines["read"]) / usual["read"],
+        "the same, compute": stands_out(cosines["compute"]) / usual["compute"],
+        "the same, write": stands_out(cosines["write"]) / usual["write"],
+        "read cosine of the first source": float(cosines["read"][first]),
+        "lead of the first source at the lower quartile of sites": float(np.nanquantile(ahead, 0.25)),
         "top score": float(found.scores.max()) if found.scores is not None else 0.0,
-        "energy kept by 32 directions a side": energy,
     }
 
 
-def ask(task: str, signature: Signature, zoo: Zoo, family: dict[str, str]) -> list[Question]:
+def thin(pairs: Sequence[tuple[Source, Signature]]) -> list[tuple[Source, Signature]]:
+    """Of every task the first."""
+    first = {str(source.task): (source, signature) for source, signature in reversed(pairs)}
+    return list(first.values())
+
+
+def ask(
+    task: str, seed: int, signature: Signature, pairs: Sequence[tuple[Source, Signature]], family: dict[str, str]
+) -> list[Question]:
     """One target's questions."""
-    packed = open_packed(zoo, BASE, METHOD)
-    pairs = [(source, zoo.signature(source)) for source in packed.sources]
-    of_source = [family[str(source.task)] for source in packed.sources]
-    mine = family[task]
+    out = {family[task], *SHARED_TEXTS.get(task, ())}
     questions = []
-    if mine in of_source:
-        same = any(source.task == task for source in packed.sources)
-        questions.append(Question(task, True, same, figures(measure(packed), pairs, signature)))
-    out = {mine, *SHARED_TEXTS.get(task, ())}
-    rest = [pair for pair, its in zip(pairs, of_source, strict=True) if its not in out]
-    questions.append(Question(task, False, False, figures(measure(pack(BASE, METHOD, 0, rest)), rest, signature)))
+    for name, zoo in (("example zoo", pairs), ("one a task", thin(pairs))):
+        rest = [(source, its) for source, its in zoo if family[str(source.task)] not in out]
+        if any(family[str(source.task)] == family[task] for source, _ in zoo):
+            same = any(source.task == task for source, _ in zoo)
+            questions.append(Question(task, seed, name, True, same, figures(measure(pack(BASE, METHOD, 0, zoo)), signature)))
+        questions.append(Question(task, seed, name, False, False, figures(measure(pack(BASE, METHOD, 0, rest)), signature)))
     return questions
 
 
@@ -110,17 +125,99 @@ def auroc(related: Sequence[float], unrelated: Sequence[float]) -> float:
 
 
 def summary(questions: Sequence[Question]) -> dict[str, dict[str, float]]:
-    """AUROC of each figure over all questions, over those of the same task, and of the family only."""
-    out = {}
+    """AUROC of each figure over all questions, over those of the same task, and of the family only; by zoo, and pooled."""
+    out: dict[str, dict[str, float]] = {}
     for name in questions[0].figures:
-        unrelated = [q.figures[name] for q in questions if not q.related]
-        parts = {
-            "auroc": [q for q in questions if q.related],
-            "auroc_same_task": [q for q in questions if q.related and q.same_task],
-            "auroc_family_only": [q for q in questions if q.related and not q.same_task],
-        }
-        out[name] = {part: round(auroc([q.figures[name] for q in some], unrelated), 3) for part, some in parts.items() if some}
+        out[name] = {}
+        for zoo in ("example zoo", "one a task", "pooled"):
+            asked = [q for q in questions if zoo in (q.zoo, "pooled")]
+            unrelated = [q.figures[name] for q in asked if not q.related]
+            parts = {
+                f"{zoo}": [q for q in asked if q.related],
+                f"{zoo}, same task": [q for q in asked if q.related and q.same_task],
+                f"{zoo}, family only": [q for q in asked if q.related and not q.same_task],
+            }
+            for part, some in parts.items():
+                if some:
+                    out[name][part] = round(auroc([q.figures[name] for q in some], unrelated), 3)
     return out
+
+
+def said_related(questions: Sequence[Question]) -> dict[str, dict[str, float]]:
+    """How often the verdict says that something is related, by what is."""
+    out: dict[str, dict[str, float]] = {}
+    for zoo in ("example zoo", "one a task"):
+        asked = [q for q in questions if q.zoo == zoo]
+        kinds = {
+            "same task": [q for q in asked if q.same_task],
+            "family only": [q for q in asked if q.related and not q.same_task],
+            "nothing": [q for q in asked if not q.related],
+        }
+        out[zoo] = {
+            kind: round(float(np.mean([next(iter(q.figures.values())) >= BAR for q in some])), 3)
+            for kind, some in kinds.items()
+            if some
+        }
+    return out
+
+
+def bar_held_out(questions: Sequence[Question]) -> dict[str, float | list[float]]:
+    """The verdict's bar chosen without each target, and what it then says of that target; both zoos together.
+
+    Chosen for the mean of the two rates, over questions of the same task and of nothing.
+    """
+    values = np.array([next(iter(q.figures.values())) for q in questions])
+    same, nothing = (np.array([q.same_task for q in questions]), np.array([not q.related for q in questions]))
+    tasks, said, bars = np.array([q.task for q in questions]), np.zeros(len(questions), bool), []
+    for task in sorted(set(tasks)):
+        rest = tasks != task
+        steps = np.unique(values[rest & (same | nothing)])
+        between = (steps[1:] + steps[:-1]) / 2
+        gains = [(values[rest & same] >= bar).mean() - (values[rest & nothing] >= bar).mean() for bar in between]
+        bars.append(float(between[int(np.argmax(gains))]))
+        said[tasks == task] = values[tasks == task] >= bars[-1]
+    return {
+        "bars": [round(min(bars), 3), round(max(bars), 3)],
+        "same task": round(float(said[same].mean()), 3),
+        "nothing": round(float(said[nothing].mean()), 3),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class TunedTarget:
+    """A target's signature, and what it took; nothing where somebody else tuned it."""
+
+    task: str
+    seed: int
+    signature: Signature
+    steps: int | None = None
+    seconds: float | None = None
+
+
+def tuned_before(folder: Path) -> Iterator[TunedTarget]:
+    """What transfer/targets.py left: LoRAs on query and value, tuned for 75 steps."""
+    for file in sorted(folder.glob("*-75-*.safetensors")):
+        task, _, seed = file.stem.partition("-75-")
+        config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16.0, "target_modules": ["query", "value"]}
+        yield TunedTarget(task, int(seed), sign_adapter(read_lora(config, load_file(file), BASE)))
+
+
+def tuned_now(options: argparse.Namespace, family: dict[str, str], yardstick: Yardstick) -> Iterator[TunedTarget]:
+    """Every task of the data, tuned as a search does."""
+    for task in sorted(family):
+        if task in LEFT_OUT or (options.only and task not in options.only):
+            continue
+        rows = read_rows(options.data, task, "train")
+        chosen = sorted(np.random.default_rng(options.seed).permutation(len(rows))[: options.rows])
+        rows = [rows[i] for i in chosen]
+        if np.mean([len(str(row).split()) for row in rows]) > MOST_TOKENS:
+            continue
+        settings = SearchSettings(seed=options.seed)
+        target, base = as_target(task, rows), find_base(BASE)
+        runner = Runs(target, base, options.work, settings, device="cpu", dtype="float32", listener=Silent())
+        signature = runner.run(yardstick, options.seed, None, 1, True)
+        (run,) = runner.done
+        yield TunedTarget(task, options.seed, signature, run.steps, run.seconds)
 
 
 def main() -> None:
@@ -130,60 +227,42 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000, help="of tuning; the zoo's seeds are below 100")
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "hubrank-verdict")
+    parser.add_argument("--tuned", type=Path, help="of transfer/targets.py; nothing is tuned then")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     family = families(options.data)
     sync(["examples/zoo"], cache_dir=options.work)
     questions: list[Question] = []
-    steps, seconds = [], []
+    done: list[TunedTarget] = []
     with Zoo(options.work) as zoo:
-        yardstick = measure(open_packed(zoo, BASE, METHOD))
-        for task in sorted(family):
-            if task in LEFT_OUT or (options.only and task not in options.only):
+        packed = open_packed(zoo, BASE, METHOD)
+        pairs = [(source, zoo.signature(source)) for source in packed.sources]
+        targets = tuned_now(options, family, measure(packed)) if options.tuned is None else tuned_before(options.tuned)
+        for target in targets:
+            if target.task in LEFT_OUT:
                 continue
-            rows = read_rows(options.data, task, "train")
-            chosen = sorted(np.random.default_rng(options.seed).permutation(len(rows))[: options.rows])
-            rows = [rows[i] for i in chosen]
-            if np.mean([len(str(row).split()) for row in rows]) > MOST_TOKENS:
-                continue
-            target = as_target(task, rows)
-            settings = SearchSettings(seed=options.seed)
-            runner = Runs(target, find_base(BASE), options.work, settings, device="cpu", dtype="float32", listener=Silent())
-            started = time.perf_counter()
-            signature = runner.run(yardstick, options.seed, None, 1, True)
-            (run,) = runner.done
-            steps.append(run.steps)
-            seconds.append(run.seconds)
-            questions += ask(task, signature, zoo, family)
+            done.append(target)
+            questions += ask(target.task, target.seed, target.signature, pairs, family)
             latest = {name: round(value, 3) for name, value in questions[-1].figures.items()}
-            print(f"{task}: {run.steps} steps, {time.perf_counter() - started:.0f} s; without its family {latest}", flush=True)
-    shipped = next(iter(questions[0].figures))
-    decided = [(q.related, q.figures[shipped] >= BAR) for q in questions]
+            print(f"{target.task} {target.seed}: without its family {latest}", flush=True)
+    how = "--tuned DIR" if options.tuned is not None else f"--rows {options.rows} --seed {options.seed}"
     result = {
-        "command": f"python bench/verdict.py --data DIR --rows {options.rows} --seed {options.seed}",
-        "targets": len(steps),
-        "questions_related": sum(q.related for q in questions),
-        "questions_unrelated": sum(not q.related for q in questions),
-        "steps_mean": round(float(np.mean(steps)), 1),
-        "seconds_mean": round(float(np.mean(seconds)), 1),
+        "command": f"python bench/verdict.py --data DIR {how}",
+        "targets": len({target.task for target in done}),
+        "tuned": len(done),
+        "questions": {kind: sum(q.related is so for q in questions) for kind, so in (("related", True), ("unrelated", False))},
         "bar": BAR,
-        "said_related_where_it_is": round(float(np.mean([said for is_so, said in decided if is_so])), 3),
-        "said_related_where_it_is_not": round(float(np.mean([said for is_so, said in decided if not is_so])), 3),
-        "figures": summary(questions),
-        "questions": [
-            {
-                "task": q.task,
-                "related": q.related,
-                "same_task": q.same_task,
-                "figures": {k: round(v, 4) for k, v in q.figures.items()},
-            }
-            for q in questions
-        ],
+        "said_related": said_related(questions),
+        "bar_held_out": bar_held_out(questions),
+        "auroc": summary(questions),
     }
-    text = json.dumps(result, indent=2)
-    print(text if options.out is None else json.dumps({k: v for k, v in result.items() if k != "questions"}, indent=2))
+    if options.tuned is None:
+        result["steps_mean"] = round(float(np.mean([target.steps for target in done])), 1)
+        result["seconds_mean"] = round(float(np.mean([target.seconds for target in done])), 1)
+    print(json.dumps(result, indent=2))
     if options.out is not None:
-        options.out.write_text(text + "\n", encoding="utf-8")
+        rounded = [{**asdict(q), "figures": {k: round(float(v), 4) for k, v in q.figures.items()}} for q in questions]
+        options.out.write_text(json.dumps({**result, "asked": rounded}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -256,7 +256,8 @@ class Verified:
 class Verdict:
     """Whether anything in the zoo is related to the target, and the figures that say so.
 
-    ``prominence`` is how far the nearest source stands out, as part of what is usual in the zoo; None for a zoo too small.
+    ``prominence`` is how far the nearest source stands out, as part of what the nearest of as many unrelated ones would by
+    chance (:mod:`hubrank.ranking.verdict` has the bar); None for a zoo too small.
     """
 
     relevant: bool

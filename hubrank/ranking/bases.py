@@ -36,25 +36,30 @@ class AutoBase:
     why: str
 
 
-def auto_base(zoo: Zoo, task: TaskKind, device: str, *, gone: bool = False) -> AutoBase:
-    """Of the bases with the most sources, the first that can do the task and fits the device.
+def auto_base(zoo: Zoo, task: TaskKind, device: str, *, methods: Sequence[str] = (), gone: bool = False) -> AutoBase:
+    """Of the bases with the most sources that count, the first that can do the task and fits the device.
 
-    What a base can do and takes is known where it lies on this machine; one that does not is taken at its word.
+    Sources count that are of one of ``methods``, or, if none are named, of any that a target can be tuned by. What a base can
+    do and takes is known where it lies on this machine; one that does not is taken at its word.
 
     Raises:
         EmptyZooError: the zoo is empty.
         BaseModelError: none of them fits.
     """
-    bases = zoo.bases(gone=gone)
+    counting = set(methods or METHODS)
+    counts = Counter(source.base for source in zoo.sources(gone=gone) if source.method in counting)
+    # Where no source counts, the base that has the most of any kind: what it has is told by :func:`choose_methods`.
+    bases = dict(counts.most_common()) or zoo.bases(gone=gone)
     if not bases:
         raise _empty(zoo)
+    kind = f"{' and '.join(methods)} " if methods else ""
     passed: list[str] = []
     for name, count in list(bases.items())[:_LOOKED_AT]:
         why_not = _why_not(name, task, device)
         if why_not is None:
             over = f"; passed over: {'; '.join(passed[:3])}" if passed else ""
             return AutoBase(
-                name, f"base model {name}: most sources in the zoo ({count}) of those that fit {task} and {device}{over}"
+                name, f"base model {name}: most {kind}sources in the zoo ({count}) of those that fit {task} and {device}{over}"
             )
         passed.append(why_not)
     raise BaseModelError(f"no base of the zoo fits this search ({'; '.join(passed[:3])}); name one with --base")

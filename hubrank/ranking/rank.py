@@ -12,7 +12,7 @@ import numpy as np
 from hubrank.errors import EmptyZooError
 from hubrank.ranking.background import Background, Mutual, compare_sources, estimate, measure_background
 from hubrank.ranking.estimators import ESTIMATORS, Estimator, default_estimator, wanted
-from hubrank.ranking.verdict import judge, prominence, usual_prominence, verdict_view
+from hubrank.ranking.verdict import judge, usual_scatter, verdict_view
 from hubrank.signatures.basis import Projection, energy_kept, of_views, project
 from hubrank.types import Scored, Signature, Verdict, View
 
@@ -110,10 +110,9 @@ def compare(yardstick: Yardstick, signature: Signature) -> Compared:
     # The store's int8 leaves columns a little longer or shorter than 1, so that a twin could be nearer than near.
     raw = np.clip(np.mean([cosines[view][usable] for view in yardstick.views], axis=0), -1.0, 1.0)
     view = verdict_view(wanted(yardstick.estimator))
-    usual = usual_prominence(mutual, view) if background is not None else None
-    if usual is None and view == "read" and background is not None:
-        view, usual = "compute", usual_prominence(mutual, "compute")  # methods that only shift all read the same constant
-    near = cosines[view][usable]
+    scatter = usual_scatter(mutual, view) if background is not None else None
+    if scatter is None and view == "read" and background is not None:
+        view, scatter = "compute", usual_scatter(mutual, "compute")  # methods that only shift all read the same constant
     leading = replace(target, u=target.u[:, :_LEADING], v=target.v[:, :_LEADING])
     return Compared(
         target=target,
@@ -123,7 +122,7 @@ def compare(yardstick: Yardstick, signature: Signature) -> Compared:
         similarity=raw,
         coverage=packed.coverage(target)[usable],
         energy=energy_kept(target, yardstick.views),
-        verdict=judge(float(near.max()), prominence(near), usual, energy_kept(leading, yardstick.views)),
+        verdict=judge(cosines[view][usable], scatter, energy_kept(leading, yardstick.views)),
     )
 
 

@@ -158,7 +158,7 @@ def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener
     device = pick_device(settings.device)
     notes = [f"{task.path}: {note}" for note in task.notes]
     if settings.base in (None, AUTO):
-        picked = auto_base(zoo, task.task, device, gone=settings.gone)
+        picked = auto_base(zoo, task.task, device, methods=settings.methods, gone=settings.gone)
         name, folder = picked.name, None
         notes.append(picked.why)
     else:

@@ -35,7 +35,9 @@ def json_value(text: str) -> object:
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise RowError(f"not JSON ({error.msg} at column {error.colno}); one JSON object a line is expected") from None
+        # Not colno: for a line that breaks off, json counts on past the line feed at its end.
+        column = min(error.pos, len(text.rstrip())) + 1
+        raise RowError(f"not JSON ({error.msg} at column {column}); one JSON object a line is expected") from None
     except RowError:
         raise
     except (RecursionError, ValueError):

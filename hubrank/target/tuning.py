@@ -12,6 +12,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -164,13 +165,21 @@ class _Loop:
     ) -> None:
         self._torch = torch
         self._model = attached.model.to(device)
+        kind = device.partition(":")[0]
+        self._half = kind in _DEVICE_TYPES
+        self._chances: Any = nullcontext()
+        if self._half:
+            from hubrank.target.step_costs import CheapChances, cast_frozen
+
+            cast_frozen(self._model)
+            if kind == "cpu":
+                self._chances = CheapChances(plan.seed)
         self._head = head
         self._objective = objective
         self._plan = plan
         self._device = device
         self._trained = [*attached.trained, *(head.parameters() if head is not None else ())]
-        fused = device.partition(":")[0] in _DEVICE_TYPES
-        self._optimizer = torch.optim.AdamW(self._trained, lr=plan.rate, weight_decay=0.0, fused=fused)
+        self._optimizer = torch.optim.AdamW(self._trained, lr=plan.rate, weight_decay=0.0, fused=self._half)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: _rate(step, plan))
         self._losses: list[Any] = []
         self._part: int | None = None
@@ -225,7 +234,9 @@ class _Loop:
 
     def _forward(self, batch: Batch) -> Any:
         kind = self._device.partition(":")[0]
-        with self._torch.autocast(kind, dtype=self._torch.bfloat16, enabled=kind in _DEVICE_TYPES):
+        # Activations that are computed twice must meet the same chances, and only torch's own are kept for the second time.
+        chances = nullcontext() if self._checkpointing else self._chances
+        with chances, self._torch.autocast(kind, dtype=self._torch.bfloat16, enabled=self._half):
             out = self._model(**batch.model_inputs())
         # The head in full precision: its gradient drives everything else, and it costs nothing.
         return self._objective.loss(self._torch, out, self._head, batch)

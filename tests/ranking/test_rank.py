@@ -178,14 +178,14 @@ def test_nothing_comparable(random, adapters):
 def test_a_relative_is_relevant(random, adapters):
     ranked = rank_sources(packed_of(adapters), sign(rewritten(random, adapters[3], noise=0.5)), estimator=DEFAULT)
     assert ranked.verdict.relevant
-    assert "over the bar of 40%" in ranked.verdict.why
+    assert "over the bar of" in ranked.verdict.why
 
 
 def test_a_stranger_is_not(random, adapters):
     """A target in directions that no source of the zoo uses."""
     ranked = rank_sources(packed_of(adapters), sign(random_deltas(random, modules(), d=D, span=(SPAN, D))), estimator=DEFAULT)
     assert not ranked.verdict.relevant
-    assert "under the bar of 40%" in ranked.verdict.why
+    assert "under the bar of" in ranked.verdict.why
     assert ranked.energy == pytest.approx(0.0, abs=1e-6)
 
 

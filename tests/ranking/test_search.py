@@ -11,7 +11,8 @@ import pytest
 
 from hubrank.checkpoints.peft_lora import read_lora
 from hubrank.errors import BaseModelError, EmptyZooError, TargetError, UsageError
-from hubrank.ranking.search import SearchSettings, choose_base, search
+from hubrank.ranking.bases import auto_base
+from hubrank.ranking.search import SearchSettings, choose_base, choose_methods, search
 from hubrank.target.base import load_base
 from hubrank.target.methods import Placement
 from hubrank.target.rows import read_target
@@ -109,7 +110,7 @@ def zoo_of(folder: Path, *bases: str, method: str = "lora", gone: bool = False) 
     random = np.random.default_rng(1)
     with Zoo(folder, create=True) as zoo:
         for i, name in enumerate(bases):
-            found = source(f"org/a{i:02}", base=name, method=method)
+            found = source(f"org/{method}{i:02}", base=name, method=method)
             zoo.put(found, sign(random_deltas(random, modules())))
             if gone:
                 zoo.mark(found, gone=True)
@@ -275,6 +276,23 @@ def test_without_a_base_the_one_with_the_most_sources_is_taken(run, cache, base,
 
 
 # Which base.
+
+
+def test_only_sources_that_can_be_compared_count(tmp_path):
+    """Neither methods that no target is tuned by, nor others than those that were asked for."""
+    folder = tmp_path / "cache"
+    zoo_of(folder, "org/a", "org/a", "org/a", method="reft")
+    zoo_of(folder, "org/b", "org/b", method="lora")
+    zoo_of(folder, "org/c", method="prefix")
+    with Zoo(folder) as zoo:
+        assert next(iter(zoo.bases())) == "org/a"
+        found = auto_base(zoo, "classification", "cpu")
+        assert found.name == "org/b"
+        picked = auto_base(zoo, "classification", "cpu", methods=("prefix",))
+        assert picked.name == "org/c"
+        assert picked.why == "base model org/c: most prefix sources in the zoo (1) of those that fit classification and cpu"
+        with pytest.raises(EmptyZooError, match="the zoo has no ia3 source for org/"):
+            choose_methods(zoo, auto_base(zoo, "classification", "cpu", methods=("ia3",)).name, ("ia3",))
 
 
 @pytest.fixture

@@ -237,7 +237,8 @@ def damaged(file: Path, line: str) -> Path:
     ("line", "said"),
     [
         ("text,label", "not JSON"),
-        ('{"text": "a", "label": "b"', "not JSON"),
+        ('{"text": "a", "label": "b"', "at column 27"),
+        ('{"text": "a", "label" "b"}', "at column 23"),
         ('{"text": "a", "label": "b"} {"text": "c", "label": "d"}', "not JSON"),
         ("{'text': 'a', 'label': 'b'}", "not JSON"),
         ('["a", "b"]', "a JSON list"),
