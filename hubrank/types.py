@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from hubrank.ranking.explain import Explanation
+
     FloatArray: TypeAlias = NDArray[np.float32]
     Int8Array: TypeAlias = NDArray[np.int8]
 
@@ -286,6 +288,7 @@ class Ranking:
         notes: what the user should know of the run, one sentence each.
         signature: the target's own, for who draws it among the sources.
         runs: how the target was tuned, method by method and seed by seed.
+        explanations: why rows stand where they stand, of those that were asked for.
     """
 
     base: str
@@ -301,6 +304,7 @@ class Ranking:
     energy: float
     notes: tuple[str, ...] = ()
     runs: tuple[MethodRun, ...] = ()
+    explanations: tuple[Explanation, ...] = ()
     signature: Signature | None = field(default=None, compare=False, repr=False)
 
 

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from hubrank._version import VERSION
+from hubrank.report.explain import explanation_markdown, explanation_table, explanation_value
 from hubrank.report.snippet import loading_lines
 from hubrank.report.text import Cell, bar, csv_table, markdown_table, plain
 from hubrank.types import MethodRun, Ranking, Scored
@@ -46,6 +47,7 @@ def ranking_value(ranking: Ranking) -> dict[str, Any]:
         "energy": round(ranking.energy, 4),
         "notes": list(ranking.notes),
         "runs": [_run(run) for run in ranking.runs],
+        "explanations": [explanation_value(one) for one in ranking.explanations],
     }
 
 
@@ -60,12 +62,13 @@ def ranking_csv(ranking: Ranking) -> str:
 
 
 def ranking_markdown(ranking: Ranking) -> str:
-    """A Markdown table under the verdict."""
-    return f"**{_headline(ranking)}**\n\n{markdown_table(_COLUMNS, (_cells(row) for row in ranking.rows))}"
+    """A Markdown table under the verdict, and under it what was explained."""
+    table = f"**{_headline(ranking)}**\n\n{markdown_table(_COLUMNS, (_cells(row) for row in ranking.rows))}"
+    return "\n\n".join([table, *(explanation_markdown(one) for one in ranking.explanations)])
 
 
 def ranking_table(ranking: Ranking, *, unicode: bool = True) -> list[RenderableType]:
-    """What a terminal shows: the table, the verdict, and how to load the winner."""
+    """What a terminal shows: the table, the verdict, what was explained, and how to load the winner."""
     from rich.table import Table
     from rich.text import Text
 
@@ -98,6 +101,8 @@ def ranking_table(ranking: Ranking, *, unicode: bool = True) -> list[RenderableT
         table.add_row(str(row.rank), *cells)
     verdict = Text(_headline(ranking), style="green" if ranking.verdict.relevant else "bold yellow")
     out: list[RenderableType] = [table, Text(), verdict]
+    for explanation in ranking.explanations:
+        out += explanation_table(explanation, unicode=unicode)
     if ranking.rows:
         first, second = loading_lines(ranking.rows[0].source, ranking.base_folder)
         out += [Text(), Text("Load the first:"), Text(f"    {first}", no_wrap=True), Text(f"    {second}", no_wrap=True)]

@@ -115,6 +115,13 @@ class Packed:
         """Cosine of one adapter with one source: [sites, 3], one a view, NaN at sites that either lacks."""
         return projected_cosines(self.source(row), target)
 
+    def cosines_at(self, site: int, target: Projection) -> FloatArray:
+        """Cosine of one adapter with every source at one site: [3, n], one row a view; NaN where either lacks the site."""
+        if not target.there[site]:
+            return np.full((len(THREE_VIEWS), len(self.sources)), np.nan, np.float32)
+        found: FloatArray = np.where(self.there[:, site], self._at(site, [target])[:, 0], np.nan).astype(np.float32)
+        return found
+
     def coverage(self, target: Projection) -> FloatArray:
         """[n] part of the adapter's sites that each source has too."""
         shared = self.there @ target.there.astype(np.float32)
