@@ -187,7 +187,11 @@ class _Field:
             key = part(site)
             sums[key] += np.nan_to_num(cosines)
             counts[key] += np.isfinite(cosines)
-        return {key: np.stack([_spread(s, n) for s, n in zip(sums[key], counts[key], strict=True)]) for key in sums}
+        nothing = np.zeros((0, len(self.usable)))
+        return {
+            key: np.stack([_spread(s, n) for s, n in zip(sums[key], counts[key], strict=True)]) if self.views else nothing
+            for key in sums
+        }
 
 
 def _spread(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> FloatArray:
