@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hubrank.signatures.basis import Basis, Projection, learn_basis, overlaps, project, projected_cosines
+from hubrank.signatures.basis import Basis, Projection, is_something, learn_basis, overlaps, project, projected_cosines
 from hubrank.signatures.canonical import SHIFT
 from hubrank.signatures.encoding import quantise
 from hubrank.signatures.views import THREE_VIEWS
@@ -246,7 +246,7 @@ def _shapes(signatures: Sequence[Signature], method: str) -> dict[Site, tuple[in
     found: dict[Site, Counter[tuple[int, int]]] = {}
     for signature in signatures:
         for factors in signature.factors:
-            if is_compared(factors.site, method):
+            if is_compared(factors.site, method) and is_something(factors):
                 found.setdefault(factors.site, Counter())[len(factors.u), len(factors.v)] += 1
     least = _RARE * len(signatures)
     return {site: shapes.most_common(1)[0][0] for site, shapes in sorted(found.items()) if shapes.total() >= least}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from hubrank.ranking.profile import mean_norm, profile_source, telling
-from hubrank.types import Delta
+from hubrank.types import Delta, Signature
 from hubrank.zoo.store import Zoo
 from tests.ranking.builders import modules, random_deltas, rewritten, sign, source
 
@@ -98,6 +100,15 @@ def test_what_nobody_shares_is_not_compared(tmp_path, random):
     zoo = zoo_of(tmp_path, [*(random_deltas(random, modules()) for _ in range(24)), rare])
     found = profile_of(zoo, "org/a24")
     assert (found.others, found.comparable, found.sites, found.weaker) == (0, 0, 2, None)
+
+
+def test_one_that_changes_nothing_spoils_no_zoo(tmp_path, random):
+    zoo = zoo_of(tmp_path, [random_deltas(random, modules()) for _ in range(9)])
+    nothing = Signature(tuple(replace(f, s=0 * f.s, spectrum=0 * f.spectrum) for f in zoo.signature(zoo.sources()[0]).factors))
+    zoo.put(source("org/zero"), nothing)
+    found = profile_of(zoo, "org/zero")
+    assert (found.others, found.strength, found.layers) == (0, 0.0, ())
+    assert profile_of(zoo, "org/a03").others == 8
 
 
 def test_views_that_are_all_alike_tell_nothing():
