@@ -42,6 +42,7 @@ from train_zoo import BASE, as_target, read_rows
 from transfer import overlap, plan, summarise
 
 from hubrank import Zoo, sync
+from hubrank._version import VERSION
 from hubrank.checkpoints.peft_lora import read_lora
 from hubrank.ranking import measures
 from hubrank.ranking.rank import compare, measure
@@ -230,7 +231,9 @@ def tuned_signature(task: str, rows: list[dict[str, Any]], tuned: Path | None, w
         there = work / "tuned" / name
         there.parent.mkdir(parents=True, exist_ok=True)
         found = tune_target(task, rows)
-        save_file({key: np.ascontiguousarray(value) for key, value in found.tensors().items()}, there)
+        partial = there.with_suffix(".partial")
+        save_file({key: np.ascontiguousarray(value) for key, value in found.tensors().items()}, partial)
+        partial.rename(there)
     config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "base_model_name_or_path": BASE}
     return sign_adapter(read_lora(config, load_file(there), BASE))
 
@@ -394,7 +397,7 @@ def main() -> None:
         "rows": ROWS,
         "steps": STEPS,
         "esm_rows": options.esm_rows,
-        "versions": json.loads((options.work / "versions.json").read_text("utf-8")),
+        "versions": {"hubrank": VERSION, **json.loads((options.work / "versions.json").read_text("utf-8"))},
         "machine": {"processor": platform.machine(), "threads": 1, "python": platform.python_version()},
     }
     whole = result(found, rankings, {"hubrank": cost, **package_costs(written, options.work)}, facts)

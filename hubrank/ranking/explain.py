@@ -187,7 +187,7 @@ class _Field:
             key = part(site)
             sums[key] += np.nan_to_num(cosines)
             counts[key] += np.isfinite(cosines)
-        nothing = np.zeros((0, len(self.usable)))
+        nothing: FloatArray = np.zeros((0, len(self.usable)), np.float32)
         return {
             key: np.stack([_spread(s, n) for s, n in zip(sums[key], counts[key], strict=True)]) if self.views else nothing
             for key in sums
