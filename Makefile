@@ -17,9 +17,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The page of the commands, from the commands themselves.
+# The pages of the commands and of the estimators, from the code itself.
 docs: $(READY)
 	$(BIN)/python docs/render_cli.py
+	$(BIN)/python docs/render_estimators.py
 
 # Set up once; again only when what is to be installed has changed.
 $(READY): pyproject.toml constraints.txt

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from hubrank.ranking.explain import Explanation
+
     FloatArray: TypeAlias = NDArray[np.float32]
     Int8Array: TypeAlias = NDArray[np.int8]
 
@@ -319,6 +321,7 @@ class Ranking:
         runs: how the target was tuned, method by method and seed by seed.
         verified: what tuning from the first sources gave, best first, with the fresh adapters of their shapes among them;
             empty where nobody asked.
+        explanations: why rows stand where they stand, of those that were asked for.
     """
 
     base: str
@@ -334,6 +337,7 @@ class Ranking:
     energy: float
     notes: tuple[str, ...] = ()
     runs: tuple[MethodRun, ...] = ()
+    explanations: tuple[Explanation, ...] = ()
     signature: Signature | None = field(default=None, compare=False, repr=False)
     verified: tuple[Verified, ...] = ()
 

@@ -16,6 +16,7 @@ from hubrank.checkpoints.reader import ADAPTERS_WEIGHTS, PEFT_WEIGHTS
 from hubrank.errors import EmptyZooError
 from hubrank.hubs.folder import FolderBundle
 from hubrank.ranking.neighbours import mean_cosines, vectors_of, vectors_of_zoo
+from hubrank.ranking.profile import mean_norm
 from hubrank.signatures.basis import Projection, project, projected_cosines
 from hubrank.signatures.canonical import SHIFT
 from hubrank.signatures.views import THREE_VIEWS, similarity
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from hubrank.zoo.packed import Packed
     from hubrank.zoo.store import Zoo
 
-__all__ = ["mean_norm", "standings", "stored_hashes"]
+__all__ = ["standings", "stored_hashes"]
 
 NEAREST = 5
 _WEIGHTS = (*PEFT_WEIGHTS, *ADAPTERS_WEIGHTS)
@@ -66,11 +67,6 @@ def standings(zoo: Zoo, evidences: Sequence[Evidence]) -> list[Standing]:
             for i, standing in zip(chunk, stood, strict=True):
                 out[i] = _with_copies(standing, copies.get(i, ()))
     return out
-
-
-def mean_norm(signature: Signature) -> float:
-    """Mean over the sites of the Frobenius norm of the update."""
-    return float(np.mean([np.linalg.norm(factors.spectrum.astype(np.float64)) for factors in signature.factors]))
 
 
 def stored_hashes(source: Source) -> dict[str, str]:

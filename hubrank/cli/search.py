@@ -15,7 +15,11 @@ from hubrank.cli.progress import Interrupted, SearchProgress
 if TYPE_CHECKING:
     from hubrank.types import MethodRun, Ranking
 
-__all__ = ["search", "seconds_of"]
+__all__ = ["ESTIMATOR_HELP", "EXPLAINED", "search", "seconds_of"]
+
+
+EXPLAINED = 3
+ESTIMATOR_HELP = "What orders the sources: three-views or compute-std; docs/estimators.md. Default: the method's own."
 
 
 def search(
@@ -54,9 +58,10 @@ def search(
     ] = 1,
     device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Where to tune.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of initialisation and row order.")] = 0,
-    estimator: Annotated[
-        str | None, typer.Option("--estimator", metavar="NAME", help="What orders the sources. Default: the method's own.")
-    ] = None,
+    estimator: Annotated[str | None, typer.Option("--estimator", metavar="NAME", help=ESTIMATOR_HELP)] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help=f"Say of the first {EXPLAINED} why they stand where they stand.")
+    ] = False,
     retune: Annotated[bool, typer.Option("--retune", help="Tune again, even what was tuned before.")] = False,
     no_sync: Annotated[
         bool,
@@ -112,6 +117,7 @@ def search(
         budget=None if budget is None else seconds_of(budget),
         repeats=repeats,
         estimator=estimator,
+        explain=min(top, EXPLAINED) if explain else 0,
         offline=offline,
         gone=gone,
         reuse=not retune,
@@ -134,6 +140,8 @@ def search(
             output.text(ranking_json(ranking))
         case Format.csv:
             output.text(ranking_csv(ranking))
+            if explain:
+                output.note("--explain: CSV has no room for it; take another --format")
         case Format.md:
             output.text(ranking_markdown(ranking))
         case Format.table:

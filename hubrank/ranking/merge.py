@@ -46,8 +46,8 @@ class MethodRuns:
         return np.stack(out)
 
 
-def merge(runs: Sequence[MethodRuns], *, top: int | None = None) -> tuple[Scored, ...]:
-    """One list over all methods, best first.
+def merge(runs: Sequence[MethodRuns], *, top: int | None = None, also: str = "") -> tuple[Scored, ...]:
+    """One list over all methods, best first, cut after ``top`` rows but for the source named ``also``.
 
     Ordered by the mean over the seeds: of the values where there is one method, of the scores where there are several. With
     several seeds a row's interval are the best and the worst place that it has under any of them.
@@ -56,13 +56,22 @@ def merge(runs: Sequence[MethodRuns], *, top: int | None = None) -> tuple[Scored
     tables = [run.table(scores=not alone) for run in runs]
     whole = np.concatenate(tables, axis=1)
     where = [(m, i) for m, table in enumerate(tables) for i in range(table.shape[1])]
+    wanted = _columns_of(runs, also) if also else ()
     places = _places(whole)
     rows = []
-    for rank, column in enumerate(np.argsort(-whole.mean(axis=0), kind="stable")[:top], 1):
+    for rank, column in enumerate(np.argsort(-whole.mean(axis=0), kind="stable"), 1):
         m, i = where[column]
+        if top is not None and rank > top and column not in wanted:
+            continue
         interval = (int(places[:, column].min()), int(places[:, column].max())) if len(whole) > 1 else None
         rows.append(replace(_row(runs[m], i, rank), interval=interval))
     return tuple(rows)
+
+
+def _columns_of(runs: Sequence[MethodRuns], name: str) -> tuple[int, ...]:
+    """Where the source of that name is among all usable ones; () where it was not compared."""
+    sources = (run.yardstick.packed.sources[row] for run in runs for row in run.usable)
+    return tuple(column for column, source in enumerate(sources) if source.name == name)
 
 
 def _places(whole: FloatArray) -> NDArray[np.intp]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from hubrank.errors import BaseModelError, EmptyZooError, UsageError
 from hubrank.ranking.bases import AUTO, auto_base, choose_base, choose_methods, sizes_here
 from hubrank.ranking.beyond import SearchInterrupted, check_beyond, go_beyond, rows_needed
 from hubrank.ranking.estimators import ESTIMATORS
+from hubrank.ranking.explain import explain
 from hubrank.ranking.merge import MethodRuns, merge
 from hubrank.ranking.rank import Compared, Yardstick, compare, measure, skipped
 from hubrank.ranking.runs import Runs, Snapshot
@@ -87,6 +89,7 @@ class SearchSettings:
         estimator: a name of :data:`hubrank.ranking.estimators.ESTIMATORS`; None for each method's own.
         offline: never ask a hub for the base model.
         gone: rank what left its hub, too.
+        explain: say of so many of the first rows why they stand there, or of the source with this name; 0 for none.
         reuse: take the signature of a target that was tuned before in the same way from the cache folder, and figures of rerank
             and verify that were measured before.
         rerank: run the target's rows through the first so many sources, as they were published, and let LogME have a say in
@@ -107,6 +110,7 @@ class SearchSettings:
     estimator: str | None = None
     offline: bool = False
     gone: bool = False
+    explain: int | str = 0
     reuse: bool = True
     rerank: int | None = None
     verify: int | None = None
@@ -271,6 +275,7 @@ def _ranking(
         energy=results[0].seeds[0].energy,
         notes=tuple(notes),
         runs=runs,
+        explanations=explain(results, zoo, settings.explain) if settings.explain else (),
         signature=runner.signatures[0],
     )
 
@@ -308,7 +313,9 @@ def check_settings(settings: SearchSettings) -> None:
     if settings.budget is not None and not 0 < settings.budget < 1e9:
         raise UsageError(f"--budget {settings.budget:g}: give a time above 0, such as 90s or 2m")
     if settings.estimator is not None and settings.estimator not in ESTIMATORS:
-        raise UsageError(f"--estimator {settings.estimator}: unknown; there is {', '.join(sorted(ESTIMATORS))}")
+        close = difflib.get_close_matches(settings.estimator, ESTIMATORS, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UsageError(f"--estimator {settings.estimator}: unknown; {hint}There is {', '.join(sorted(ESTIMATORS))}")
     check_beyond(settings)
     unknown = next((method for method in settings.methods if method not in METHODS), None)
     if unknown is not None:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from hubrank._version import VERSION
+from hubrank.report.explain import explanation_markdown, explanation_table, explanation_value
 from hubrank.report.snippet import loading_lines
 from hubrank.report.text import Cell, bar, csv_table, markdown_table, plain
 from hubrank.report.verified import added_cells, added_columns, verified_markdown, verified_table
@@ -48,6 +49,7 @@ def ranking_value(ranking: Ranking) -> dict[str, Any]:
         "notes": list(ranking.notes),
         "runs": [_run(run) for run in ranking.runs],
         "verified": [_verified(one) for one in ranking.verified],
+        "explanations": [explanation_value(one) for one in ranking.explanations],
     }
 
 
@@ -63,14 +65,15 @@ def ranking_csv(ranking: Ranking) -> str:
 
 
 def ranking_markdown(ranking: Ranking) -> str:
-    """A Markdown table under the verdict."""
+    """A Markdown table under the verdict, and under it what was measured and explained."""
     columns = (*_COLUMNS, *added_columns(ranking))
     table = markdown_table(columns, ((*_cells(row), *added_cells(ranking, row)) for row in ranking.rows))
-    return f"**{_headline(ranking)}**\n\n{table}{verified_markdown(ranking)}"
+    parts = [f"**{_headline(ranking)}**\n\n{table}{verified_markdown(ranking)}"]
+    return "\n\n".join([*parts, *(explanation_markdown(one) for one in ranking.explanations)])
 
 
 def ranking_table(ranking: Ranking, *, unicode: bool = True) -> list[RenderableType]:
-    """What a terminal shows: the table, the verdict, and how to load the winner."""
+    """What a terminal shows: the table, the verdict, what was explained, and how to load the winner."""
     from rich.table import Table
     from rich.text import Text
 
@@ -108,6 +111,8 @@ def ranking_table(ranking: Ranking, *, unicode: bool = True) -> list[RenderableT
         table.add_row(str(row.rank), *cells)
     verdict = Text(_headline(ranking), style="green" if ranking.verdict.relevant else "bold yellow")
     out: list[RenderableType] = [table, Text(), verdict, *verified_table(ranking)]
+    for explanation in ranking.explanations:
+        out += explanation_table(explanation, unicode=unicode)
     if ranking.rows:
         first, second = loading_lines(ranking.rows[0].source, ranking.base_folder)
         out += [Text(), Text("Load the first:"), Text(f"    {first}", no_wrap=True), Text(f"    {second}", no_wrap=True)]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hubrank._version import VERSION
+from hubrank.ranking.explain import Explanation
 from hubrank.ranking.zoo_map import ZooMap
+from hubrank.report.explain import heading, sentences
 from hubrank.report.figures import HeatRow, bar_svg, heatmap_svg, map_svg
 from hubrank.report.page import Section, facts, page, table, text
 from hubrank.report.snippet import loading_lines
@@ -40,6 +42,8 @@ def search_page(ranking: Ranking, drawn: ZooMap | None, *, command: str, version
     measured = verified_section(ranking)
     sections = [Section("ranking", "Ranking", _ranking(ranking)), *([measured] if measured is not None else [])]
     sections.append(Section("layers", "Layer by layer", _layers(ranking)))
+    if ranking.explanations:
+        sections.append(Section("why", "Why they stand where they stand", "".join(map(_why, ranking.explanations))))
     if drawn is not None:
         near = [row.source.name for row in ranking.rows[:_NEAR]]
         sections.append(map_section(drawn, anchors, near, "the target"))
@@ -131,6 +135,11 @@ def _layers(ranking: Ranking) -> str:
     figure = heatmap_svg(rows, layer_names(count), label="Similarity with the target, layer by layer")
     note = "Mean similarity of each layer, from the first to the last, encoder before decoder; dashed where no site is shared."
     return _figure(figure, note)
+
+
+def _why(explanation: Explanation) -> str:
+    said = "".join(f"<li>{text(sentence, 1000)}</li>" for sentence in sentences(explanation))
+    return f"<h3>{text(heading(explanation))}</h3><ul>{said}</ul>"
 
 
 def _skipped(reasons: Sequence[tuple[str, int]], compared: int, sources: int) -> str:

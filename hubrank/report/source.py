@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hubrank.report.explain import explanation_markdown, explanation_table, explanation_value
 from hubrank.report.listing import source_value
-from hubrank.report.text import Cell, bar, csv_table, markdown_table, plain
+from hubrank.report.profile import profile_sentences, profile_value
+from hubrank.report.text import Cell, bar, csv_table, markdown_table, markdown_text, plain
+from hubrank.report.words import in_ascii
 from hubrank.types import Signature, Source
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from hubrank.ranking.explain import Explanation
+    from hubrank.ranking.profile import Profile
 
 __all__ = ["LayerNorm", "layer_norms", "source_csv", "source_json", "source_markdown", "source_table"]
 
@@ -47,7 +53,14 @@ def layer_norms(signature: Signature) -> list[LayerNorm]:
     return [LayerNorm(*where, len(parts), float(np.sqrt(sum(parts)))) for where, parts in sorted(squares.items())]
 
 
-def source_json(source: Source, signature: Signature, stored: int) -> str:
+def source_json(
+    source: Source,
+    signature: Signature,
+    stored: int,
+    *,
+    profile: Profile | None = None,
+    explanation: Explanation | None = None,
+) -> str:
     """One object, with the norm of each layer and each site. ``stored`` is how many bytes the zoo keeps of it."""
     layers = [{"stack": n.stack, "layer": n.layer, "sites": n.sites, "norm": round(n.norm, 5)} for n in layer_norms(signature)]
     sites = [
@@ -61,6 +74,8 @@ def source_json(source: Source, signature: Signature, stored: int) -> str:
         "stored_bytes": stored,
         "layers": layers,
         "sites": sites,
+        "standing": None if profile is None else {**profile_value(profile), "sentences": profile_sentences(profile)},
+        "explanation": None if explanation is None else explanation_value(explanation),
     }
     return json.dumps(value, indent=2)
 
@@ -70,16 +85,34 @@ def source_csv(source: Source, signature: Signature) -> str:
     return csv_table(("source", *_COLUMNS), ((source.name, *_cells(norm)) for norm in layer_norms(signature)))
 
 
-def source_markdown(source: Source, signature: Signature, stored: int) -> str:
-    """The facts, then the layers, then the warnings."""
+def source_markdown(
+    source: Source,
+    signature: Signature,
+    stored: int,
+    *,
+    profile: Profile | None = None,
+    explanation: Explanation | None = None,
+) -> str:
+    """The facts, then the layers, where it stands, then the warnings."""
     facts = markdown_table(("what", "value"), _facts(source, signature, stored))
     warnings = [("warning", warning) for warning in source.warnings]
     parts = [facts, markdown_table(_COLUMNS, map(_cells, layer_norms(signature)))]
+    said = profile_sentences(profile, brief=explanation is not None) if profile is not None else []
+    parts += ["\n".join(f"- {markdown_text(sentence, 1000)}" for sentence in said)] if said else []
+    parts += [explanation_markdown(explanation)] if explanation is not None else []
     return "\n\n".join([*parts, *([markdown_table(("what", "value"), warnings)] if warnings else [])])
 
 
-def source_table(source: Source, signature: Signature, stored: int, *, unicode: bool = True) -> list[RenderableType]:
-    """The facts, then a small plot of the layers' norms, then the warnings."""
+def source_table(
+    source: Source,
+    signature: Signature,
+    stored: int,
+    *,
+    profile: Profile | None = None,
+    explanation: Explanation | None = None,
+    unicode: bool = True,
+) -> list[RenderableType]:
+    """The facts, then a small plot of the layers' norms, where it stands in the zoo and for a target, then the warnings."""
     from rich.table import Table
     from rich.text import Text
 
@@ -96,7 +129,10 @@ def source_table(source: Source, signature: Signature, stored: int, *, unicode: 
         drawn = Text(bar(norm.norm / most, _BAR, unicode=unicode), style="cyan")
         plot.add_row(Text(plain(norm.label, 40)), str(norm.sites), f"{norm.norm:.3f}", drawn)
     warnings = [Text(plain(f"warning: {warning}", 300), style="yellow") for warning in source.warnings]
-    return [facts, Text(), plot, *warnings]
+    sentences = profile_sentences(profile, brief=explanation is not None) if profile is not None else []
+    said = [Text(in_ascii(sentence, unicode=unicode)) for sentence in sentences]
+    why = explanation_table(explanation, unicode=unicode) if explanation is not None else []
+    return [facts, Text(), plot, *([Text(), *said] if said else []), *why, *([Text(), *warnings] if warnings else [])]
 
 
 def _cells(norm: LayerNorm) -> tuple[Cell, ...]:

@@ -30,6 +30,7 @@ __all__ = [
     "Projection",
     "SiteBasis",
     "energy_kept",
+    "is_something",
     "learn_basis",
     "of_views",
     "overlaps",
@@ -70,7 +71,7 @@ def learn_basis(zoo: Sequence[Signature], shapes: Mapping[Site, tuple[int, int]]
     by_site: dict[Site, list[Factors]] = {site: [] for site in shapes}
     for signature in zoo:
         for f in signature.factors:
-            if shapes.get(f.site) == (len(f.u), len(f.v)):
+            if shapes.get(f.site) == (len(f.u), len(f.v)) and is_something(f):
                 by_site[f.site].append(f)
     sites = {}
     for site, found in by_site.items():
@@ -163,7 +164,12 @@ def of_views(cosines: FloatArray, views: Collection[View]) -> FloatArray:
 
 
 def _fits(factors: Factors, directions: SiteBasis) -> bool:
-    return len(factors.u) == len(directions.write) and len(factors.v) == len(directions.read)
+    return len(factors.u) == len(directions.write) and len(factors.v) == len(directions.read) and is_something(factors)
+
+
+def is_something(factors: Factors) -> bool:
+    """Whether an update has a direction at all: one that is exactly zero has none to be compared by."""
+    return bool(factors.spectrum.size and factors.spectrum[0] > 0)
 
 
 def _padded(rows: FloatArray, p: int) -> FloatArray:

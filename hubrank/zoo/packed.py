@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hubrank.signatures.basis import Basis, Projection, learn_basis, overlaps, project, projected_cosines
+from hubrank.signatures.basis import Basis, Projection, is_something, learn_basis, overlaps, project, projected_cosines
 from hubrank.signatures.canonical import SHIFT
 from hubrank.signatures.encoding import quantise
 from hubrank.signatures.views import THREE_VIEWS
@@ -114,6 +114,13 @@ class Packed:
     def site_cosines(self, row: int, target: Projection) -> FloatArray:
         """Cosine of one adapter with one source: [sites, 3], one a view, NaN at sites that either lacks."""
         return projected_cosines(self.source(row), target)
+
+    def cosines_at(self, site: int, target: Projection) -> FloatArray:
+        """Cosine of one adapter with every source at one site: [3, n], one row a view; NaN where either lacks the site."""
+        if not target.there[site]:
+            return np.full((len(THREE_VIEWS), len(self.sources)), np.nan, np.float32)
+        found: FloatArray = np.where(self.there[:, site], self._at(site, [target])[:, 0], np.nan).astype(np.float32)
+        return found
 
     def coverage(self, target: Projection) -> FloatArray:
         """[n] part of the adapter's sites that each source has too."""
@@ -239,7 +246,7 @@ def _shapes(signatures: Sequence[Signature], method: str) -> dict[Site, tuple[in
     found: dict[Site, Counter[tuple[int, int]]] = {}
     for signature in signatures:
         for factors in signature.factors:
-            if is_compared(factors.site, method):
+            if is_compared(factors.site, method) and is_something(factors):
                 found.setdefault(factors.site, Counter())[len(factors.u), len(factors.v)] += 1
     least = _RARE * len(signatures)
     return {site: shapes.most_common(1)[0][0] for site, shapes in sorted(found.items()) if shapes.total() >= least}

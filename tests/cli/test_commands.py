@@ -128,6 +128,34 @@ def test_search_ranks_the_example_zoo(zoo):
     assert json.loads(again.stdout)["ranking"] == value["ranking"]
 
 
+def test_search_and_show_explain(zoo):
+    target = ("--target", EXAMPLES / "banking.jsonl", "--cache-dir", zoo, "--format", "json")
+    done = hubrank("search", *target, "--explain", cwd=zoo)
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    first, *others = value["explanations"]
+    assert [one["rank"] for one in (first, *others)] == [1, 2, 3]
+    assert first["source"] == value["ranking"][0]["source"]
+    assert first["of"] == 34
+    assert first["gap"]["source"] == value["ranking"][1]["source"]
+    (last,) = [row["source"] for row in value["ranking"] if row["rank"] == 8]
+    shown = hubrank("show", last, *target, cwd=zoo)
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["explanation"]["rank"] == 8
+    assert "tuned before" in shown.stderr
+    assert json.loads(shown.stdout)["standing"]["others"] == 33
+
+
+def test_a_terminal_that_shows_only_ascii(zoo):
+    arguments = ("--target", EXAMPLES / "banking.jsonl", "--explain", "--cache-dir", zoo)
+    done = hubrank("search", *arguments, cwd=zoo, env={"PYTHONIOENCODING": "ascii", "NO_COLOR": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert "\x1b" not in done.stdout
+    assert "1. example-" in done.stdout
+    assert "###" in done.stdout
+
+
 @pytest.mark.parametrize("style", ["table", "csv", "md"])
 def test_search_prints_every_format(zoo, style):
     arguments = ("--target", EXAMPLES / "monotonicity.jsonl", "--steps", 5, "--top", 3, "--format", style)
@@ -268,6 +296,7 @@ def test_show_ls_cache_and_doctor(zoo):
         (["search", "--target", "x", "--top", "0"], "--top"),
         (["search", "--target", str(EXAMPLES / "topics.jsonl"), "--device", "tpu"], "tpu"),
         (["search", "--target", str(EXAMPLES / "topics.jsonl"), "--estimator", "luck"], "three-views"),
+        (["search", "--target", str(EXAMPLES / "topics.jsonl"), "--estimator", "three-view"], "did you mean three-views?"),
         (["ls", "--format", "xml"], "xml"),
         (["sync", "--limit", "-1"], "--limit"),
     ],

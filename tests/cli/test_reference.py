@@ -55,3 +55,23 @@ def test_a_new_option_changes_the_page(script, monkeypatch):
 
     monkeypatch.setattr(script, "app", other)
     assert "| `--brand-new` `N` | A \\| B. Default: `3`. |" in script.rendered()
+
+
+def test_the_page_of_the_estimators_is_up_to_date():
+    from hubrank.report.estimator_pages import estimators_markdown
+
+    page = DOCS / "estimators.md"
+    assert page.read_text("utf-8") == estimators_markdown(), "run `make docs`"
+
+
+def test_the_help_of_search_and_the_page_name_every_estimator():
+    from hubrank.cli.search import ESTIMATOR_HELP
+    from hubrank.ranking.estimators import ESTIMATORS
+    from hubrank.report.estimator_pages import estimators_markdown
+
+    for name, estimator in ESTIMATORS.items():
+        assert name in ESTIMATOR_HELP
+        section = estimators_markdown().partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        assert (estimator.__doc__ or "").split("\n")[0] in section
+        assert "Args:" not in section
+        assert ":func:" not in section

@@ -48,6 +48,19 @@ def test_the_json_has_the_numbers_of_each_layer_and_site(hubrank, small_zoo):
     assert value["read"] == "2023-11-14T22:13:20Z"
 
 
+def test_the_zoo_around_it_is_told(hubrank, small_zoo):
+    done = hubrank("show", "org/full", "--cache-dir", small_zoo)
+    assert "Nearest to it in the zoo: org/bad" in done.out
+    assert "the one other source looked at" in done.out
+    value = json.loads(hubrank("show", "org/full", "--cache-dir", small_zoo, "--format", "json").out)
+    assert value["standing"]["others"] == 1
+    assert value["standing"]["nearest"][0]["source"].startswith("org/bad")
+    assert len(value["standing"]["sentences"]) >= 2
+    assert value["explanation"] is None
+    alone = hubrank("show", "org/other", "--cache-dir", small_zoo)
+    assert "there is nothing to compare" in alone.out
+
+
 def test_csv_and_markdown(hubrank, small_zoo):
     rows = list(csv.DictReader(io.StringIO(hubrank("show", "org/full", "--cache-dir", small_zoo, "--format", "csv").out)))
     assert [(row["source"], row["layer"]) for row in rows] == [("org/full", "0"), ("org/full", "1")]
