@@ -10,14 +10,16 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from classify import LoraModels, Task, encode_rows, read_source, train_and_score
 from overlap import draw, seen_by
 from plan import SOURCE_TASKS, Source
+from recipe import Plan
 from train_zoo import BASE, as_target, read_rows
 
 from hubrank.benchmark.source_model import PROBES, SourceModel, fit_head
@@ -31,6 +33,8 @@ SOURCE_ROWS = 300
 """Rows of a source's own task that the rivals which need them get, at most."""
 
 FISHER_ROWS = 100
+
+FEW_STEPS, FEW_SEED = 10, 91
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -52,10 +56,12 @@ class Workshop:
         work: where arrays are kept.
         zoo: the example zoo; ``trained``: folder of the sources that the transfer runner trained.
         targets: folder of TARGET-STEPS-SEED.safetensors, as transfer/targets.py writes them.
+        compute: whether what is not there is computed; else it is missing.
     """
 
-    def __init__(self, data: Path, work: Path, *, zoo: Path, trained: Path, targets: Path) -> None:
+    def __init__(self, data: Path, work: Path, *, zoo: Path, trained: Path, targets: Path, compute: bool = True) -> None:
         self._data, self._work, self._zoo, self._trained, self._targets = data / "datasets", work, zoo, trained, targets
+        self._compute = compute
         self._signatures: dict[Source, Signature] = {}
         self._rows: dict[str, Target] = {}
         work.mkdir(parents=True, exist_ok=True)
@@ -121,11 +127,11 @@ class Workshop:
         config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2.0 * rank, "base_model_name_or_path": BASE}
         return Tuned(tensors, sign_adapter(read_lora(config, tensors, BASE)), float(stated.get("seconds", "nan")))
 
-    def of_task(self, task: str) -> Arrays:
+    def of_task(self, task: str) -> Arrays | None:
         """``states`` [n, d] of the base for a source task's rows."""
         return self._kept(f"task-{task}", lambda: {"states": self._states(self.source_rows(task))})
 
-    def of_source(self, source: Source) -> Arrays:
+    def of_source(self, source: Source) -> Arrays | None:
         """``states`` [n, d] of the source for its own rows, ``delta`` [d] of its activations, ``fisher`` [k]."""
 
         def compute() -> dict[str, np.ndarray]:
@@ -145,7 +151,7 @@ class Workshop:
 
         return self._kept(f"source-{source.name}", compute)
 
-    def features(self, source: Source, target: str) -> Arrays:
+    def features(self, source: Source, target: str) -> Arrays | None:
         """``states`` [200, d] of the source for the target's rows."""
 
         def compute() -> dict[str, np.ndarray]:
@@ -155,7 +161,7 @@ class Workshop:
 
         return self._kept(f"features/{source.name}/{target}", compute)
 
-    def of_target(self, target: str) -> Arrays:
+    def of_target(self, target: str) -> Arrays | None:
         """``states`` [200, d] of the base for the target's rows."""
         return self._kept(f"target-{target}", lambda: {"states": self._states(self.target_rows(target))})
 
@@ -191,14 +197,47 @@ class Workshop:
         return self.model.states(rows.texts, rows.pairs)
 
     def _fisher(self, rows: Target, states: np.ndarray) -> np.ndarray:
-        labels = np.asarray(rows.labels)
+        labels = labels_of(rows)
         head = fit_head(states, labels)
         few = slice(0, FISHER_ROWS)
         pairs = None if rows.pairs is None else rows.pairs[few]
         return self.model.fisher(rows.texts[few], pairs, labels[few], head)
 
-    def _kept(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> Arrays:
+    def few_shot(self, source: Source, target: str) -> Arrays | None:
+        """``value`` on one half of the target's rows after a few steps from the source on the other half.
+
+        In the manner of few-shot fine-tuning in Poth et al. (EMNLP 2021): of FEW_STEPS steps instead of the 36 that transfer
+        is measured with, and with a head that no measured run has.
+        """
+
+        def compute() -> dict[str, np.ndarray]:
+            import torch
+
+            rows = self.target_rows(target)
+            parts = [
+                encode_rows(torch, self._tokenizer, part, "cpu", labels_of(rows)[where])
+                for part, where in ((subset(rows, where), where) for where in (slice(0, 100), slice(100, 200)))
+            ]
+            regression = rows.task == "regression"
+            task = Task(target, 1 if regression else len(rows.classes), regression, *parts)
+            plan = Plan(steps=FEW_STEPS, batch_size=16, learning_rate=5e-4, warmup=0.2, seed=FEW_SEED)
+            model = self._models.start(source.shape, read_source(self.folder(source), source.shape), FEW_SEED)
+            return {"value": np.array(train_and_score(torch, model, task, plan, "cpu"))}
+
+        return self._kept(f"few-shot/{source.name}/{target}", compute)
+
+    @cached_property
+    def _models(self) -> LoraModels:
+        return LoraModels(find_base(BASE), "cpu")
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_base(find_base(BASE))[1]
+
+    def _kept(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> Arrays | None:
         file = self._work / f"{name}.npz"
+        if not file.exists() and not self._compute:
+            return None
         if not file.exists():
             arrays, seconds = timed(compute)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -207,6 +246,20 @@ class Workshop:
             partial.rename(file)
         with np.load(file) as stored:
             return dict(stored)
+
+
+def subset(rows: Target, where: slice) -> Target:
+    """Some of a target's rows, with all its classes."""
+    pairs = None if rows.pairs is None else rows.pairs[where]
+    return replace(rows, texts=rows.texts[where], pairs=pairs, labels=rows.labels[where])
+
+
+def labels_of(rows: Target) -> np.ndarray:
+    """Classes as integers, or numbers standardised."""
+    if rows.task != "regression":
+        return np.asarray(rows.labels, dtype=np.int64)
+    values = np.asarray(rows.labels, dtype=np.float32)
+    return (values - values.mean()) / values.std()
 
 
 def timed(compute: Callable[[], Any]) -> tuple[Any, float]:

@@ -124,7 +124,9 @@ def rank_rivals(sources: Sources, targets: Mapping[str, TargetArrays]) -> tuple[
     ranked, left_out = [], []
     for name, rival in RIVALS.items():
         started = time.process_time()
-        values = {target: rival.values(sources, target, arrays) for target, arrays in targets.items()}
+        found = {target: rival.values(sources, target, arrays) for target, arrays in targets.items()}
+        # A target of which nothing is known is none that the rival is judged on.
+        values = {target: of for target, of in found.items() if any(np.isfinite(one).any() for one in of)}
         seconds = (time.process_time() - started) / max(1, len(targets))
         # A source is told from another somewhere, or it is no ranking.
         if not any(len(np.unique(one[np.isfinite(one)])) > 1 for of_target in values.values() for one in of_target):
@@ -163,10 +165,11 @@ def _by_vector(
     values = np.full(len(sources), np.nan)
     if target is None:
         return values
-    vectors = [of(source) for source in sources]
-    there = [i for i, vector in enumerate(vectors) if vector is not None and vector.shape == target.shape]
-    if there:
-        values[there] = compared(target=target, sources=np.stack([vectors[i] for i in there]))
+    vectors = {
+        i: vector for i, source in enumerate(sources) if (vector := of(source)) is not None and vector.shape == target.shape
+    }
+    if vectors:
+        values[list(vectors)] = compared(target=target, sources=np.stack(list(vectors.values())))
     return values
 
 

@@ -141,7 +141,7 @@ def bench(
         HubError: a folder is not there, or the base model is nowhere.
         StoreError: the zoo is damaged, locked or empty.
     """
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
     settings = replace(settings or BenchSettings(), **given)
     _checked(settings)
     started = time.perf_counter()

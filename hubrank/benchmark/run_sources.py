@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,8 @@ from hubrank.target.tuned_files import base_identity, run_key
 from hubrank.target.tuning import TuningPlan, tune
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from hubrank.benchmark.ours import SignedTarget, Signing
     from hubrank.target.task import Target
     from hubrank.types import FloatArray, Signature, Source
@@ -93,30 +97,23 @@ def _run(
     own: Target | None,
 ) -> SourceArrays:
     told = " ".join([source.card.task or "", *source.card.datasets, *source.card.tags]).replace("-", " ")
-    tensors = _published(source)
     size = float(sum(2 * (f.u.size + f.v.size) for f in signature.factors))  # as published, in float16
-    facts = {"family": told, "tensors": tensors, "bytes": size}
+    known = SourceArrays(tensors=_published(source), family=told, bytes=size)
     if source.method != RUNNABLE or model.why_not(signature) is not None:
-        return SourceArrays(**facts)
+        return known
     seconds: dict[str, float] = {}
-    own_base = None
+    own_base = own_states = fisher = None
     if own is not None:
-        own_base = _timed(seconds, "own_base", lambda: model.states(own.texts, own.pairs))
+        own_base = _timed(seconds, "own_base", partial(model.states, own.texts, own.pairs))
     with model.wearing(signature):
-        scores: dict[str, tuple[float, float]] = {}
-        spent: dict[str, float] = {}
-        for name, target in targets.items():
-            features = _timed(spent, name, lambda target=target: model.states(target.texts, target.pairs))
-            labels = _labels(target)
-            scores[name] = logme(features=features, labels=labels), h_score(features=features, labels=labels)
-        seconds["features"] = float(np.mean(list(spent.values()))) if spent else float("nan")
-        delta = _timed(seconds, "delta", lambda: model.states(PROBES, precise=True).mean(axis=0) - probes)
-        own_states = fisher = None
+        scores, seconds["features"] = _scores(model, targets)
+        delta = _timed(seconds, "delta", partial(_moved, model, probes))
         if own is not None:
-            own_states = _timed(seconds, "own", lambda: model.states(own.texts, own.pairs))
+            own_states = _timed(seconds, "own", partial(model.states, own.texts, own.pairs))
             if own.task in _LABELLED:
-                fisher = _timed(seconds, "fisher", lambda: _fisher(model, own, own_states))
-    return SourceArrays(
+                fisher = _timed(seconds, "fisher", partial(_fisher, model, own, own_states))
+    return replace(
+        known,
         logme={name: one for name, (one, _) in scores.items()},
         h_score={name: one for name, (_, one) in scores.items()},
         own=own_states,
@@ -124,25 +121,41 @@ def _run(
         delta=delta,
         fisher=fisher,
         seconds=seconds,
-        **facts,
     )
+
+
+def _scores(model: SourceModel, targets: Mapping[str, Target]) -> tuple[dict[str, tuple[float, float]], float]:
+    """(LogME and H-score of the features of every target's rows, CPU seconds of a target's features)."""
+    scores = {}
+    spent: dict[str, float] = {}
+    for name, target in targets.items():
+        features = _timed(spent, name, partial(model.states, target.texts, target.pairs))
+        scores[name] = logme(features=features, labels=_labels(target)), h_score(features=features, labels=_labels(target))
+    return scores, float(np.mean(list(spent.values()))) if spent else float("nan")
+
+
+def _moved(model: SourceModel, probes: FloatArray) -> FloatArray:
+    """[d] mean activation on the probes, minus the base's."""
+    moved: FloatArray = model.states(PROBES, precise=True).mean(axis=0) - probes
+    return moved
 
 
 def _target(
     model: SourceModel, signing: Signing, signed: SignedTarget, target: Target, *, probes: FloatArray, gradients: bool
 ) -> TargetArrays:
     seconds: dict[str, float] = {"tuning": signed.seconds}
-    base = _timed(seconds, "base", lambda: model.states(target.texts, target.pairs))
+    base = _timed(seconds, "base", partial(model.states, target.texts, target.pairs))
     labelled = target.task in _LABELLED
     tuned = []
     for i, signature in enumerate(signed.signatures.get(RUNNABLE, ())):
         if model.why_not(signature) is not None:
             continue
+        fisher = None
         with model.wearing(signature):
-            delta = _timed(seconds, "delta", lambda: model.states(PROBES, precise=True).mean(axis=0) - probes)
-            fisher = None
+            delta = _timed(seconds, "delta", partial(_moved, model, probes))
             if labelled and gradients:
-                fisher = _timed(seconds, "fisher", lambda: _fisher(model, target, model.states(target.texts, target.pairs)))
+                states = model.states(target.texts, target.pairs)
+                fisher = _timed(seconds, "fisher", partial(_fisher, model, target, states))
         tuned.append(TunedArrays(delta, fisher, _tuned_tensors(signing, target, signing.settings.seed + i)))
     return TargetArrays(base, _labels(target) if labelled else None, tuple(tuned), seconds)
 
@@ -153,7 +166,7 @@ def _fisher(model: SourceModel, rows: Target, states: FloatArray) -> FloatArray:
     return model.fisher(rows.texts[:_FEW], pairs, labels[:_FEW], fit_head(states, labels))
 
 
-def _labels(target: Target) -> np.ndarray:
+def _labels(target: Target) -> NDArray[Any]:
     return np.asarray(target.labels, dtype=np.float64 if target.task == "regression" else np.int64)
 
 
@@ -191,9 +204,9 @@ def _tuned_tensors(signing: Signing, target: Target, seed: int) -> Tensors | Non
     tuned = tune(model, tokenizer, target, plan, device=signing.device, on_step=signing.listener.step)
     tensors = {name: np.ascontiguousarray(value) for name, value in tuned.tensors().items()}
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    save_file(tensors, partial)
-    partial.replace(file)
+    unfinished = file.with_suffix(".partial")
+    save_file(tensors, unfinished)
+    unfinished.replace(file)
     return tensors
 
 

@@ -219,7 +219,7 @@ def _squares(inputs: Any, gradients: Any) -> Any:
 
 def _change(module: Any, factors: Factors) -> FloatArray:
     """What a site's update adds to the module's weight; GPT-2's layers keep theirs transposed."""
-    change: FloatArray = (factors.u * factors.s) @ factors.v.T
+    change: FloatArray = np.asarray((factors.u * factors.s) @ factors.v.T, dtype=np.float32)
     return change.T if type(module).__name__ == "Conv1D" else change
 
 

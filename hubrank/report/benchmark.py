@@ -166,6 +166,8 @@ def _sentences(report: BenchReport) -> Iterator[str]:
         more = f" and {len(report.unmatched) - _UNMATCHED} more" if len(report.unmatched) > _UNMATCHED else ""
         yield f"not judged, {len(report.unmatched)} of {report.sources} sources in {report.transfer}: {shown}{more}"
     yield from (f"{line.name}: {line.note}" for line in report.lines if line.note)
+    few = ((line.name, len(line.per_target)) for line in report.lines if line.kind != "reference")
+    yield from (f"{name}: on {n} of {len(report.targets)} targets" for name, n in few if n < len(report.targets))
     yield from (f"{name} is not judged: {why}" for name, why in report.left_out)
     yield from report.notes
 
