@@ -15,7 +15,8 @@ from hubrank._version import VERSION
 
 if TYPE_CHECKING:
     from hubrank.api import sync
-    from hubrank.benchmark.run import BenchReport, bench
+    from hubrank.benchmark.facts import BenchReport
+    from hubrank.benchmark.run import bench
     from hubrank.check.findings import CheckReport, Finding
     from hubrank.check.run import check
     from hubrank.ranking.search import search
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 _WHERE = {
-    "BenchReport": "hubrank.benchmark.run",
+    "BenchReport": "hubrank.benchmark.facts",
     "Examination": "hubrank.target.rows",
     "CheckReport": "hubrank.check.findings",
     "Finding": "hubrank.check.findings",

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hubrank.benchmark.facts import BenchReport, BenchSettings, TargetFacts
 from hubrank.benchmark.judge import Cost, Judged, ceiling, chance, judge, no_transfer, prior, restricted
 from hubrank.benchmark.matching import Matched, match_sources
 from hubrank.benchmark.ours import Signing, estimate_all, measured_zoo
+from hubrank.benchmark.places import files_of_rows, opened_zoo
 from hubrank.benchmark.rivals import rank_rivals
 from hubrank.benchmark.run_sources import run_sources, run_targets
 from hubrank.benchmark.source_model import SourceModel
@@ -29,95 +29,16 @@ from hubrank.target.frameworks import pick_device
 from hubrank.target.memory import check_fit
 from hubrank.target.methods import METHODS
 from hubrank.target.rows import read_target
-from hubrank.target.tuning import STEPS
 from hubrank.zoo.place import cache_folder, tag_folder
-from hubrank.zoo.store import Zoo
 
 if TYPE_CHECKING:
     from hubrank.benchmark.ours import SignedTarget
     from hubrank.ranking.search import Listener
     from hubrank.target.task import Target
     from hubrank.types import Source
+    from hubrank.zoo.store import Zoo
 
-__all__ = ["BenchReport", "BenchSettings", "TargetFacts", "bench"]
-
-_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".csv.gz")
-_SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True)
-class BenchSettings:
-    """What to judge, and on what. Of several values for one field any will do.
-
-    Attributes:
-        zoo: a folder of adapters; None for the zoo in the cache.
-        targets: a folder with a file of rows for each target, named after it; None: no target is tuned, and only what needs
-            none is judged.
-        estimators: names; none for all that there are.
-        rivals: judge what else a user could pick, as far as its inputs are at hand.
-        source_rows: a folder with rows of each source's own task, named after the source, for rivals that need them.
-        kin: keep sources of a target's own task or corpus.
-        where: ``FIELD=VALUE`` conditions on the rows.
-        least: a target with fewer measured sources is left out.
-        base: model id, folder, or ID=FOLDER; None for what most of the measured sources have.
-        steps, seed, repeats, device, early, offline: of tuning, as :class:`hubrank.ranking.search.SearchSettings` has them.
-    """
-
-    zoo: str | Path | None = None
-    targets: str | Path | None = None
-    estimators: tuple[str, ...] = ()
-    rivals: bool = False
-    source_rows: str | Path | None = None
-    kin: bool = True
-    where: tuple[str, ...] = ()
-    least: int = 3
-    base: str | None = None
-    steps: int = STEPS
-    seed: int = 0
-    repeats: int = 1
-    device: str = "auto"
-    early: bool = True
-    offline: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TargetFacts:
-    """A target that rankings were judged on: how many sources and seeds, the best source, its value, and no transfer's."""
-
-    name: str
-    metric: str
-    sources: int
-    seeds: int
-    best: str
-    best_value: float
-    no_transfer: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class BenchReport:
-    """What a benchmark found.
-
-    Attributes:
-        transfer: the file; ``zoo``: the folder of adapters or the cache.
-        sources, matched, unmatched: names in the file, how many of them the zoo has, and (name, why not) of the others.
-        lines: references first, then estimators, then rivals.
-        left_out: (rival, why) of those that were not judged.
-        notes: what the reader should know, one sentence each.
-    """
-
-    transfer: str
-    zoo: str
-    base: str | None
-    methods: tuple[str, ...]
-    kin: bool
-    sources: int
-    matched: int
-    unmatched: tuple[tuple[str, str], ...]
-    targets: tuple[TargetFacts, ...]
-    lines: tuple[Judged, ...]
-    left_out: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...]
-    seconds: float
+__all__ = ["bench"]
 
 
 def bench(
@@ -146,7 +67,7 @@ def bench(
     _checked(settings)
     started = time.perf_counter()
     measured = read_transfer(transfer, where=parse_where(settings.where))
-    with _zoo(settings.zoo, cache_dir) as zoo:
+    with opened_zoo(settings.zoo, cache_dir) as zoo:
         report = _Bench(zoo, measured, settings, cache_folder(cache_dir), listener or SILENT).run()
     return replace(report, seconds=time.perf_counter() - started)
 
@@ -241,7 +162,7 @@ class _Bench:
         if self.settings.targets is None:
             self.notes.append("no --targets: nothing is tuned, and only what looks at no target is judged")
             return list(targets), {}
-        files = _files(self.settings.targets, "--targets")
+        files = files_of_rows(self.settings.targets, "--targets")
         missing = [target.name for target in targets if target.name not in files]
         if len(missing) == len(targets):
             raise InputError(f"{self.settings.targets}: holds no file of rows for any target, such as {missing[0]}.jsonl")
@@ -320,7 +241,7 @@ class _Bench:
         """Rows of the sources' own tasks, by place: named as the file names the source, or as its adapter's folder."""
         if self.settings.source_rows is None:
             return {}
-        files = _files(self.settings.source_rows, "--source-rows")
+        files = files_of_rows(self.settings.source_rows, "--source-rows")
         found = {}
         for i, source in enumerate(matched.sources):
             names = (self.transfer.sources[i], self.transfer.adapters[i].rstrip("/").rpartition("/")[2])
@@ -351,38 +272,6 @@ def _facts(target: MeasuredTarget, names: Sequence[str]) -> TargetFacts:
         best_value=float(truth[best]),
         no_transfer=float(np.nanmean(fresh)) if np.isfinite(fresh).any() else None,
     )
-
-
-def _files(folder: str | Path, option: str) -> dict[str, Path]:
-    """Files of rows by their name without its ending."""
-    where = Path(folder).expanduser()
-    if not where.is_dir():
-        raise InputError(f"{folder}: no such folder; {option} takes one with NAME.jsonl for each NAME")
-    found: dict[str, Path] = {}
-    for path in sorted(where.iterdir()):
-        ending = next((ending for ending in sorted(_FILES, key=len, reverse=True) if path.name.endswith(ending)), None)
-        if ending is not None and path.is_file():
-            found.setdefault(path.name.removesuffix(ending), path)
-    return found
-
-
-@contextmanager
-def _zoo(folder: str | Path | None, cache_dir: str | Path | None) -> Iterator[Zoo]:
-    """The zoo in the cache, or one of a folder's adapters that is gone afterwards."""
-    if folder is None:
-        with Zoo(cache_dir) as zoo:
-            yield zoo
-        return
-    from hubrank.hubs.folder import FolderHub
-    from hubrank.hubs.protocol import Query
-    from hubrank.zoo.sync import sync_hubs
-
-    hub = FolderHub(folder)
-    with tempfile.TemporaryDirectory(prefix="hubrank-bench-") as scratch, Zoo(Path(scratch) / "zoo", create=True) as zoo:
-        sync_hubs(zoo, [hub], Query(()))
-        if not zoo.sources():
-            raise EmptyZooError(f"{folder}: holds no adapter that can be read; --zoo takes a folder of adapter folders")
-        yield zoo
 
 
 def _checked(settings: BenchSettings) -> None:

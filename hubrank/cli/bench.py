@@ -65,7 +65,7 @@ def bench(
 
     Targets are tuned as a search tunes them, and kept, so that a second run tunes nothing.
     """
-    from hubrank.benchmark.run import BenchSettings
+    from hubrank.benchmark.facts import BenchSettings
     from hubrank.benchmark.run import bench as run
     from hubrank.report.benchmark import bench_csv, bench_json, bench_markdown, bench_table
 

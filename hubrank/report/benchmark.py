@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from hubrank._version import VERSION
+from hubrank.benchmark.facts import BenchReport
 from hubrank.benchmark.judge import MEASURES, Cost, Judged
-from hubrank.benchmark.run import BenchReport
 from hubrank.report.inert import inert_json
 from hubrank.report.text import Cell, csv_table, markdown_table, markdown_text, plain, spoken_bytes
 

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from hubrank import bench
-from hubrank.benchmark.run import BenchSettings
+from hubrank.benchmark.facts import BenchSettings
 from hubrank.errors import EmptyZooError, HubError, InputError, UsageError
 from hubrank.ranking.estimators import ESTIMATORS
 from hubrank.report.benchmark import bench_value
