@@ -43,10 +43,11 @@ import plan
 from rival_arrays import Workshop, labels_of
 from train_zoo import BASE, SOURCES
 
-from hubrank.benchmark.judge import MEASURES, Cost, Judged, ceiling, chance, judge, no_transfer, prior, restricted
+from hubrank.benchmark.judge import MEASURES, Cost, Judged, ceiling, chance, judge, no_transfer, paired, prior, restricted
 from hubrank.benchmark.rivals import Ranked, SourceArrays, TargetArrays, TunedArrays, rank_rivals
 from hubrank.benchmark.transfer import MeasuredTarget, Transfer, read_transfer
 from hubrank.ranking.estimators import ESTIMATORS, default_estimator
+from hubrank.ranking.measures import Interval
 from hubrank.ranking.rank import compare, measure
 from hubrank.ranking.rivals.features import h_score, logme
 from hubrank.types import Source
@@ -202,19 +203,26 @@ def table(lines: Sequence[Judged]) -> str:
 
 
 def figures(lines: Sequence[Judged]) -> dict[str, Any]:
-    """Figures as JSON types."""
-    out: dict[str, Any] = {}
-    for line in lines:
-        means = {
-            name: None if np.isnan(one.mean) else [round(float(v), 5) for v in (one.mean, one.low, one.high)]
-            for name, one in line.figures.items()
+    """Figures as JSON types; each ranking's minus those of the shipped one, paired, beside them."""
+    shipped = next((line for line in lines if line.default), None)
+    return {
+        line.name: {
+            "mean, low, high": {name: triple(one) for name, one in line.figures.items()},
+            "minus the default": None
+            if shipped is None or shipped is line
+            else {m: triple(paired(line, shipped, m)) for m in MEASURES},
+            "targets": {
+                target: {name: None if np.isnan(value) else round(value, 5) for name, value in found.items()}
+                for target, found in line.per_target.items()
+            },
+            "note": line.note,
         }
-        per_target = {
-            target: {name: None if np.isnan(value) else round(value, 5) for name, value in found.items()}
-            for target, found in line.per_target.items()
-        }
-        out[line.name] = {"mean, low, high": means, "targets": per_target, "note": line.note}
-    return out
+        for line in lines
+    }
+
+
+def triple(one: Interval) -> list[float] | None:
+    return None if np.isnan(one.mean) else [round(float(value), 5) for value in (one.mean, one.low, one.high)]
 
 
 def values_of(ranked: Ranked, names: Sequence[str]) -> dict[str, dict[str, list[float | None]]]:

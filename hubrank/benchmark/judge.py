@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float64]
 
-__all__ = ["MEASURES", "Cost", "Judged", "ceiling", "chance", "judge", "no_transfer", "prior", "restricted"]
+__all__ = ["MEASURES", "Cost", "Judged", "ceiling", "chance", "judge", "no_transfer", "paired", "prior", "restricted"]
 
 Measure = Callable[["Numbers", "MeasuredTarget"], float]
 
@@ -158,6 +158,15 @@ def ceiling(targets: Sequence[MeasuredTarget]) -> Judged | None:
         return None
     note = f"of the {len(per_target)} targets with several seeds" if len(per_target) < len(targets) else ""
     return _judged("noise ceiling", "reference", per_target, note=note)
+
+
+def paired(line: Judged, other: Judged, measure: str) -> Interval:
+    """Mean over the targets of both of ``line``'s figure minus the other's, with the bootstrap's bounds over the pairs.
+
+    Targets differ far more than rankings do, so that two intervals overlap where one ranking is better on every target.
+    """
+    both = [target for target in line.per_target if target in other.per_target]
+    return bootstrap([line.per_target[target][measure] - other.per_target[target][measure] for target in both])
 
 
 def restricted(target: MeasuredTarget, kept: NDArray[np.bool_], *, kin: bool) -> MeasuredTarget:

@@ -187,9 +187,10 @@ def _row(path: Path, line: int, text: str) -> _Row:
         raise InputError(f"{where}: source is neither a name nor null")
     if not isinstance(target, str) or not target.strip():
         raise InputError(f"{where}: target is no name")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    number = _number(value)
+    if math.isnan(number):
         raise InputError(f"{where}: value is no finite number; leave out runs that failed")
-    return _Row(line, source, target, float(value), _said(fields.get("seed")), fields)
+    return _Row(line, source, target, number, _said(fields.get("seed")), fields)
 
 
 def _scale(path: str | Path, rows: Sequence[_Row]) -> tuple[float, tuple[str, ...]]:
@@ -259,5 +260,11 @@ def _said(value: object) -> str:
 
 
 def _number(value: object) -> float:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if good else math.nan  # type: ignore[arg-type]
+    """A finite number as it is; NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        number = float(value)
+    except OverflowError:  # JSON's integers have no end
+        return math.nan
+    return number if math.isfinite(number) else math.nan

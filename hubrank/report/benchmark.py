@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubrank._version import VERSION
 from hubrank.benchmark.facts import BenchReport
-from hubrank.benchmark.judge import MEASURES, Cost, Judged
+from hubrank.benchmark.judge import MEASURES, Cost, Judged, paired
 from hubrank.report.inert import inert_json
 from hubrank.report.text import Cell, csv_table, markdown_table, markdown_text, plain, spoken_bytes
 
@@ -47,7 +47,7 @@ def bench_value(report: BenchReport) -> dict[str, Any]:
             }
             for target in report.targets
         ],
-        "rankings": [_line(line) for line in report.lines],
+        "rankings": [_line(line, _default(report)) for line in report.lines],
         "left_out": [{"ranking": name, "why": why} for name, why in report.left_out],
         "notes": list(report.notes),
         "seconds": round(report.seconds, 2),
@@ -172,17 +172,19 @@ def _sentences(report: BenchReport) -> Iterator[str]:
     yield from report.notes
 
 
-def _line(line: Judged) -> dict[str, Any]:
+def _default(report: BenchReport) -> Judged | None:
+    return next((line for line in report.lines if line.default), None)
+
+
+def _line(line: Judged, default: Judged | None) -> dict[str, Any]:
     cost = line.cost
     return {
         "ranking": line.name,
         "kind": line.kind,
         "default": line.default,
         "note": line.note,
-        "figures": {
-            measure: {"mean": _rounded(one.mean), "low": _rounded(one.low), "high": _rounded(one.high)}
-            for measure, one in line.figures.items()
-        },
+        "figures": {measure: _interval(one) for measure, one in line.figures.items()},
+        "minus_default": _minus(line, default),
         "targets": {
             target: {measure: _rounded(value) for measure, value in found.items()} for target, found in line.per_target.items()
         },
@@ -196,6 +198,17 @@ def _line(line: Judged) -> dict[str, Any]:
             "needs": cost.needs,
         },
     }
+
+
+def _minus(line: Judged, default: Judged | None) -> dict[str, Any] | None:
+    """What it is worse or better than the ranking of a search, target by target."""
+    if default is None or default is line:
+        return None
+    return {measure: _interval(paired(line, default, measure)) for measure in MEASURES}
+
+
+def _interval(one: Interval) -> dict[str, float | None]:
+    return {"mean": _rounded(one.mean), "low": _rounded(one.low), "high": _rounded(one.high)}
 
 
 def _rounded(value: float | None) -> float | None:

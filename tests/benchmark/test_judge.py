@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubrank.benchmark.judge import MEASURES, ceiling, chance, judge, no_transfer, prior, restricted
+from hubrank.benchmark.judge import MEASURES, ceiling, chance, judge, no_transfer, paired, prior, restricted
 from tests.benchmark.builders import measured
 
 
@@ -36,6 +36,14 @@ def test_each_source_is_compared_with_the_start_of_its_own_shape():
     target.scratch[:] = [0.6, 0.2]
     assert judge("x", {"t": [np.array([1.0, 0.0])]}, [target]).figures["gain"].mean == pytest.approx(0.0)
     assert judge("x", {"t": [np.array([0.0, 1.0])]}, [target]).figures["gain"].mean == pytest.approx(0.3)
+
+
+def test_a_difference_is_taken_target_by_target():
+    targets = [measured([0.8, 0.4], name="t"), measured([0.2, 0.1], name="u"), measured([0.5, 0.5], name="v")]
+    good = judge("x", {name: [np.array([1.0, 0.0])] for name in "tuv"}, targets)
+    bad = judge("y", {name: [np.array([0.0, 1.0])] for name in "tu"}, targets)
+    found = paired(bad, good, "regret@1")
+    assert (found.mean, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
 
 
 def test_references():

@@ -104,6 +104,11 @@ def test_the_whole_way(run):
     assert line(report, "noise ceiling").figures["regret@1"].mean == 0
     assert line(report, "source prior, leave one target out").figures["regret@1"].mean == 0
     assert line(report, "chance").per_target["one"]["regret@1"] > 0.3
+    told = {one["ranking"]: one["minus_default"] for one in bench_value(report)["rankings"]}
+    assert told["three-views"] is None
+    assert told["chance"]["regret@1"]["mean"] == pytest.approx(
+        line(report, "chance").figures["regret@1"].mean - ours.figures["regret@1"].mean, abs=1e-5
+    )
 
 
 def test_a_target_that_was_tuned_is_not_tuned_again_and_the_figures_stay(run):

@@ -97,6 +97,7 @@ def test_conditions_are_fields_and_values():
         ([row("a", "t", "0.1")], "value is no finite number"),
         ([row("a", "t", True)], "value is no finite number"),
         ([row("a", "t", float("nan"))], "value is no finite number"),
+        ([row("a", "t", 10**400)], "value is no finite number"),
         ([row("a", "t", 400)], "neither a part of 1 nor a percentage"),
         ([row("a", "t", 0.1), row("a", "t", 0.2)], r":2: a on t stands in line 1 too"),
         ([row("a", "t", 0.1, seed=3), row("a", "t", 0.2, seed=3)], r"with seed 3 stands in line 1 too"),
