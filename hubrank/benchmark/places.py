@@ -36,6 +36,10 @@ def opened_zoo(folder: str | Path | None, cache_dir: str | Path | None) -> Itera
     """The zoo in the cache, or one of a folder's adapters that is gone afterwards."""
     if folder is None:
         with Zoo(cache_dir) as zoo:
+            if not zoo.sources():
+                raise EmptyZooError(
+                    f"{zoo.folder}: the zoo is empty; `hubrank sync` fills it, or --zoo names a folder of adapters"
+                )
             yield zoo
         return
     hub = FolderHub(folder)

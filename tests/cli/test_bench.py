@@ -96,3 +96,12 @@ def test_a_file_that_is_none_and_an_empty_zoo(hubrank, place):
     assert done.code == 4
     done = hubrank("bench", "--zoo", place / "zoo")
     assert done.code == 2
+
+
+def test_without_a_folder_the_zoo_in_the_cache_is_judged(hubrank, place):
+    done = hubrank("bench", "--transfer", place / "rows.jsonl", "--cache-dir", place / "c")
+    assert done.code == 5  # there is none yet
+    assert hubrank("sync", "--hub", place / "zoo", "--cache-dir", place / "c", "-q").code == 0
+    done = hubrank("bench", "--transfer", place / "rows.jsonl", "--cache-dir", place / "c", "--format", "json")
+    report = json.loads(done.out)
+    assert (report["zoo"], report["sources"]["matched"]) == (str(place / "c"), 3)
