@@ -40,7 +40,7 @@ import numpy as np
 sys.path.insert(1, str(Path(__file__).resolve().parent / "transfer"))
 
 import plan
-from rival_arrays import Workshop, labels_of
+from rival_arrays import Workshop, labels_of, timed
 from train_zoo import BASE, SOURCES
 
 from hubrank.benchmark.judge import MEASURES, Cost, Judged, ceiling, chance, judge, no_transfer, paired, prior, restricted
@@ -49,7 +49,7 @@ from hubrank.benchmark.transfer import MeasuredTarget, Transfer, read_transfer
 from hubrank.ranking.estimators import ESTIMATORS, default_estimator
 from hubrank.ranking.measures import Interval
 from hubrank.ranking.rank import compare, measure
-from hubrank.ranking.rivals.features import h_score, logme
+from hubrank.ranking.rivals.features import affine_map, h_score, logme
 from hubrank.types import Source
 from hubrank.zoo.packed import pack
 
@@ -79,13 +79,16 @@ def source_arrays(shop: Workshop, source: plan.Source, targets: Sequence[str]) -
             spent.append(float(found["states_seconds"]))
     parts = () if own is None else ("delta", "fisher")
     seconds = {part: float(own[f"{part}_seconds"]) for part in parts if own is not None}
-    seconds |= {} if own is None else {"own": float(own["states_seconds"])}
+    esm = None
+    if own is not None and base is not None:
+        esm, fitting = timed(lambda: affine_map(before=base["states"], after=own["states"]))
+        seconds["esm"] = float(own["states_seconds"]) + fitting
     seconds |= {} if base is None else {"own_base": float(base["seconds"])}
     seconds |= {"features": float(np.mean(spent))} if spent else {}
     return SourceArrays(
         logme={target: one for target, (one, _) in scores.items()},
         h_score={target: one for target, (_, one) in scores.items()},
-        own=None if own is None else own["states"],
+        esm=esm,
         own_base=None if base is None else base["states"],
         delta=None if own is None else own["delta"],
         fisher=None if own is None else own["fisher"],
@@ -99,7 +102,7 @@ def source_arrays(shop: Workshop, source: plan.Source, targets: Sequence[str]) -
 
 def whole_only(sources: Sequence[SourceArrays]) -> list[SourceArrays]:
     """Without what is there for some sources only: with --cached, a ranking of half the sources would be none."""
-    parts = ("own", "own_base", "delta", "fisher")
+    parts = ("esm", "own_base", "delta", "fisher")
     lacking = {part: None for part in parts if any(getattr(source, part) is None for source in sources)}
     targets = set.intersection(*(set(source.logme) for source in sources))
     return [

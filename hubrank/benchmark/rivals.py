@@ -15,7 +15,7 @@ import numpy as np
 
 from hubrank.benchmark.judge import Cost
 from hubrank.ranking.rivals.embeddings import delta_activations, flattened, task_embedding, text_embedding
-from hubrank.ranking.rivals.features import affine_map, logme
+from hubrank.ranking.rivals.features import logme
 from hubrank.ranking.rivals.priors import complex_reasoning, data_size
 
 if TYPE_CHECKING:
@@ -34,18 +34,19 @@ class SourceArrays:
 
     Attributes:
         logme, h_score: by target, of the source's features of the target's rows.
-        own, own_base: [m, d] features of rows of its own task, by the source and by the base.
+        own_base: [m, d] the base's features of rows of its own task.
+        esm: its embedding space map, weight [d, d] and bias [d], fitted to those and to the source's own features.
         delta: [d] how its activations differ from the base's on generic prompts.
         fisher: [k] diagonal Fisher information of its model on its own task, not negative.
         tensors: A and B as published, by key.
         rows: it was trained on; ``family``: words on its task.
         bytes: of its weights.
-        seconds: that ``features`` (a target, mean), ``own``, ``delta`` and ``fisher`` took.
+        seconds: that ``features`` (a target, mean), ``own_base``, ``esm``, ``delta`` and ``fisher`` took.
     """
 
     logme: Mapping[str, float] = field(default_factory=dict)
     h_score: Mapping[str, float] = field(default_factory=dict)
-    own: FloatArray | None = None
+    esm: tuple[Numbers, Numbers] | None = None
     own_base: FloatArray | None = None
     delta: FloatArray | None = None
     fisher: FloatArray | None = None
@@ -217,8 +218,8 @@ def _esm(sources: Sources, _: str, target: TargetArrays) -> list[Numbers]:
     if target.base is None or target.labels is None:
         return [values]
     for i, source in enumerate(sources):
-        if source.own is not None and source.own_base is not None:
-            weight, bias = affine_map(before=source.own_base, after=source.own)
+        if source.esm is not None:
+            weight, bias = source.esm
             values[i] = logme(features=target.base @ weight + bias, labels=target.labels)
     return [values]
 
@@ -241,7 +242,7 @@ def _vector(of: Callable[[SourceArrays], FloatArray | None]) -> Callable[[Source
 
 
 def _map_bytes(sources: Sources) -> float:
-    return _mean(4.0 * s.own.shape[1] * (s.own.shape[1] + 1) for s in sources if s.own is not None)
+    return _mean(4.0 * (source.esm[0].size + source.esm[1].size) for source in sources if source.esm is not None)
 
 
 _OWN_ROWS = "rows of every source's task (--source-rows)"
@@ -274,7 +275,7 @@ RIVALS: Mapping[str, Rival] = MappingProxyType(
             lambda sources, name, _: [np.array([s.h_score.get(name, np.nan) for s in sources])], _weights, passes=1,
             each=("features",),
         ),
-        "ESM-LogME": Rival(_esm, _map_bytes, _OWN_ROWS, before=("own_base", "own"), once=("base",)),
+        "ESM-LogME": Rival(_esm, _map_bytes, _OWN_ROWS, before=("own_base", "esm"), once=("base",)),
         "Delta Activations": Rival(
             _delta, _vector(lambda s: s.delta), tunes=True, before=("delta",), once=("delta",)
         ),

@@ -20,7 +20,7 @@ from hubrank.errors import AdapterError, HubError
 from hubrank.hubs.folder import FolderBundle
 from hubrank.hubs.protocol import Listing
 from hubrank.ranking.placement import usual_placement
-from hubrank.ranking.rivals.features import h_score, logme
+from hubrank.ranking.rivals.features import affine_map, h_score, logme
 from hubrank.target.base import load_base
 from hubrank.target.tuned_files import base_identity, run_key
 from hubrank.target.tuning import TuningPlan, tune
@@ -102,21 +102,25 @@ def _run(
     if source.method != RUNNABLE or model.why_not(signature) is not None:
         return known
     seconds: dict[str, float] = {}
-    own_base = own_states = fisher = None
+    esm = fisher = None
+    own_base: FloatArray | None = None
     if own is not None:
         own_base = _timed(seconds, "own_base", partial(model.states, own.texts, own.pairs))
     with model.wearing(signature):
         scores, seconds["features"] = _scores(model, targets)
         delta = _timed(seconds, "delta", partial(_moved, model, probes))
-        if own is not None:
-            own_states = _timed(seconds, "own", partial(model.states, own.texts, own.pairs))
+        if own is not None and own_base is not None:
+            states = _timed(seconds, "esm", partial(model.states, own.texts, own.pairs))
             if own.task in _LABELLED:
-                fisher = _timed(seconds, "fisher", partial(_fisher, model, own, own_states))
+                fisher = _timed(seconds, "fisher", partial(_fisher, model, own, states))
+            started = time.process_time()
+            esm = affine_map(before=own_base, after=states)
+            seconds["esm"] += time.process_time() - started
     return replace(
         known,
         logme={name: one for name, (one, _) in scores.items()},
         h_score={name: one for name, (_, one) in scores.items()},
-        own=own_states,
+        esm=esm,
         own_base=own_base,
         delta=delta,
         fisher=fisher,

@@ -56,11 +56,13 @@ def test_an_export_has_whole_targets_of_one_set_with_their_no_transfer_rows(benc
 
 
 def test_what_only_some_sources_have_is_no_ranking(bench):
-    full = SourceArrays(logme={"t": 1.0, "u": 2.0}, h_score={"t": 1.0, "u": 2.0}, own=np.ones((2, 2)), delta=np.ones(2))
+    full = SourceArrays(
+        logme={"t": 1.0, "u": 2.0}, h_score={"t": 1.0, "u": 2.0}, esm=(np.ones((2, 2)), np.ones(2)), delta=np.ones(2)
+    )
     half = SourceArrays(logme={"t": 3.0}, h_score={"t": 3.0}, delta=np.ones(2))
     one, two = bench.rivals.whole_only([full, half])
     assert (one.logme, two.logme, one.h_score) == ({"t": 1.0}, {"t": 3.0}, {"t": 1.0})
-    assert one.own is None
+    assert one.esm is None
     assert one.delta is not None
 
 

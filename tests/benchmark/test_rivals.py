@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hubrank.benchmark.rivals import RIVALS, SourceArrays, TargetArrays, TunedArrays, rank_rivals
+from hubrank.ranking.rivals.features import affine_map
 
 D = 6
 
@@ -28,7 +29,7 @@ def make(seed=0, n=4):
             SourceArrays(
                 logme={"t": float(i == 2)},
                 h_score={"t": float(i == 2)},
-                own=own,
+                esm=affine_map(before=own_base, after=own),
                 own_base=own_base,
                 delta=random.normal(size=D),
                 fisher=random.random(size=9),
@@ -36,7 +37,7 @@ def make(seed=0, n=4):
                 rows=[10, 20, 40, 30][i],
                 family="nli" if i == 2 else "sentiment",
                 bytes=100.0,
-                seconds={"features": 2.0, "own": 1.0, "own_base": 0.5, "delta": 0.1, "fisher": 3.0},
+                seconds={"features": 2.0, "esm": 1.0, "own_base": 0.5, "delta": 0.1, "fisher": 3.0},
             )
         )
     sources[-1] = replace(sources[-1], tensors={"x.lora_A.weight": np.ones((3, D)), "x.lora_B.weight": np.ones((D, 3))})
