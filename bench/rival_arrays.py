@@ -29,8 +29,9 @@ from hubrank.target.base import find_base, load_base
 from hubrank.target.rows import Target
 from hubrank.types import Signature
 
-SOURCE_ROWS = 300
-"""Rows of a source's own task that the rivals which need them get, at most."""
+SOURCE_ROWS = 1000
+"""Rows of a source's own task that the rivals which need them get, at most: of fewer than the base has dimensions (384) an
+embedding space map is underdetermined."""
 
 FISHER_ROWS = 100
 
@@ -57,11 +58,22 @@ class Workshop:
         zoo: the example zoo; ``trained``: folder of the sources that the transfer runner trained.
         targets: folder of TARGET-STEPS-SEED.safetensors, as transfer/targets.py writes them.
         compute: whether what is not there is computed; else it is missing.
+        source_rows: of each source's own task, at most.
     """
 
-    def __init__(self, data: Path, work: Path, *, zoo: Path, trained: Path, targets: Path, compute: bool = True) -> None:
+    def __init__(
+        self,
+        data: Path,
+        work: Path,
+        *,
+        zoo: Path,
+        trained: Path,
+        targets: Path,
+        compute: bool = True,
+        source_rows: int = SOURCE_ROWS,
+    ) -> None:
         self._data, self._work, self._zoo, self._trained, self._targets = data / "datasets", work, zoo, trained, targets
-        self._compute = compute
+        self._compute, self._source_rows = compute, source_rows
         self._signatures: dict[Source, Signature] = {}
         self._rows: dict[str, Target] = {}
         work.mkdir(parents=True, exist_ok=True)
@@ -107,7 +119,7 @@ class Workshop:
     def source_rows(self, task: str) -> Target:
         """Rows of a source's own task, drawn from those that it was trained on."""
         rows = read_rows(self._data, task, "train")
-        order = np.random.default_rng(zlib.crc32(task.encode())).permutation(len(rows))[:SOURCE_ROWS]
+        order = np.random.default_rng(zlib.crc32(task.encode())).permutation(len(rows))[: self._source_rows]
         return as_target(task, [rows[i] for i in order], tuple(sorted({str(row["label"]) for row in rows})))
 
     def rows_trained_on(self, source: Source) -> int:
@@ -129,7 +141,7 @@ class Workshop:
 
     def of_task(self, task: str) -> Arrays | None:
         """``states`` [n, d] of the base for a source task's rows."""
-        return self._kept(f"task-{task}", lambda: {"states": self._states(self.source_rows(task))})
+        return self._kept(f"task-{task}-{self._source_rows}", lambda: {"states": self._states(self.source_rows(task))})
 
     def of_source(self, source: Source) -> Arrays | None:
         """``states`` [n, d] of the source for its own rows, ``delta`` [d] of its activations, ``fisher`` [k]."""
@@ -149,7 +161,7 @@ class Workshop:
                 "fisher_seconds": np.array(fisher_seconds),
             }
 
-        return self._kept(f"source-{source.name}", compute)
+        return self._kept(f"source-{source.name}-{self._source_rows}-{FISHER_ROWS}", compute)
 
     def features(self, source: Source, target: str) -> Arrays | None:
         """``states`` [200, d] of the source for the target's rows."""

@@ -8,7 +8,7 @@ this script computes: it can be stopped and started again, and a second run comp
     flattened A and B  the paper's cosine. Only sources of the target's own shape (rank and sites) have as many numbers; the
                        others come last, or in a second line get a cosine of 0
     TextEmb            MiniLM is a sentence encoder, so TextEmb and SEmb are one: the mean over the rows of the base's
-                       mean-pooled tokens; up to 300 training rows of a source's task
+                       mean-pooled tokens; up to --source-rows training rows of a source's task
     TaskEmb, Task2Vec  the empirical diagonal Fisher of the base's matrices with the tuned LoRA on them, under a linear head
                        refitted to the rows, for none is published: Vu et al.'s cosine, and Achille et al.'s
     data size          rows that a source was trained on; complex reasoning: NLI and its kin first
@@ -40,7 +40,7 @@ import numpy as np
 sys.path.insert(1, str(Path(__file__).resolve().parent / "transfer"))
 
 import plan
-from rival_arrays import Workshop, labels_of, timed
+from rival_arrays import SOURCE_ROWS, Workshop, labels_of, timed
 from train_zoo import BASE, SOURCES
 
 from hubrank.benchmark.judge import MEASURES, Cost, Judged, ceiling, chance, judge, no_transfer, paired, prior, restricted
@@ -245,6 +245,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         trained=options.trained,
         targets=options.targets,
         compute=not options.cached,
+        source_rows=options.source_rows,
     )
     transfer = read_rows(options.transfer, options.set, 200)
     known = {source.name: source for source in (plan.FIRST if options.set == "first" else plan.SECOND)}
@@ -260,7 +261,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     own = {one.name for one in ours}
     everything = np.ones(len(sources), dtype=bool)
     result: dict[str, Any] = {
-        "command": f"python bench/rivals.py --data DIR --work DIR --targets DIR --set {options.set} --steps {options.steps}",
+        "command": f"python bench/rivals.py --data DIR --work DIR --targets DIR --set {options.set} --steps {options.steps} --source-rows {options.source_rows}",
         "sources": list(transfer.sources),
         "targets": {target.name: {"seeds": len(target.complete), "sources": int(target.there.sum())} for target in whole},
         "left_out": dict(left_out),
@@ -294,6 +295,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=75, help="of the tuned targets")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the tuned targets; those that are there")
     parser.add_argument("--few-shot", action="store_true", help="tune every source a little on every target, too")
+    parser.add_argument("--source-rows", type=int, default=SOURCE_ROWS, help="training rows of each source's task")
     parser.add_argument("--cached", action="store_true", help="compute nothing that a model is needed for")
     parser.add_argument("--out", type=Path, help="the JSON")
     options = parser.parse_args()

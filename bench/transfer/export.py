@@ -29,7 +29,7 @@ from summarise import read_rows as read_measured
 from train_zoo import SOURCES, read_rows
 
 WHOLE = 0.8
-SOURCE_ROWS = 300
+SOURCE_ROWS = 1000  # more than the base's dimensions, for the maps of ESM-LogME
 
 
 def chosen(rows: list[dict[str, Any]], group: str) -> list[dict[str, Any]]:
