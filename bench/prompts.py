@@ -36,6 +36,7 @@ import numpy as np
 from hubrank.checkpoints.peft_prompts import read_prompt
 from hubrank.ranking.estimators import default_estimator
 from hubrank.ranking.rank import rank_sources
+from hubrank.ranking.rivals.embeddings import prompt_tokens
 from hubrank.ranking.standardise import standardise, without_own_pairs
 from hubrank.signatures.canonical import SHIFT, sign_adapter
 from hubrank.signatures.views import WeightedView, site_cosines
@@ -95,6 +96,11 @@ def flattened(backbone: Backbone) -> np.ndarray:
     return rows @ rows.T
 
 
+def spot(backbone: Backbone) -> np.ndarray:
+    """Mean cosine over all pairs of tokens, SPoT's "per-token average"."""
+    return np.array([prompt_tokens(target=one, sources=backbone.tokens) for one in backbone.tokens])
+
+
 def subspaces(backbone: Backbone) -> np.ndarray:
     """Mean squared cosine of the angles between the leading directions of the tokens."""
     grams = [next(f for f in signature.factors if not f.site.module.endswith(SHIFT)) for signature in backbone.signatures]
@@ -135,6 +141,7 @@ def rankings(backbone: Backbone) -> dict[str, Callable[[int, np.ndarray], np.nda
     return {
         "all tokens flattened": plain(flattened(backbone)),
         f"token subspace overlap, k={TOP}": plain(subspaces(backbone)),
+        "SPoT, mean over all pairs of tokens": plain(spot(backbone)),
         "mean over tokens": plain(mean),
         "mean over tokens, std": per_source(mean),
         "token Gram (read R_1)": plain(gram),

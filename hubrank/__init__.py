@@ -15,6 +15,8 @@ from hubrank._version import VERSION
 
 if TYPE_CHECKING:
     from hubrank.api import sync
+    from hubrank.benchmark.facts import BenchReport
+    from hubrank.benchmark.run import bench
     from hubrank.check.findings import CheckReport, Finding
     from hubrank.check.run import check
     from hubrank.ranking.search import search
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 __all__ = [
+    "BenchReport",
     "CheckReport",
     "Examination",
     "Finding",
@@ -36,6 +39,7 @@ __all__ = [
     "Target",
     "Zoo",
     "__version__",
+    "bench",
     "check",
     "examine_target",
     "read_target",
@@ -44,6 +48,7 @@ __all__ = [
 ]
 
 _WHERE = {
+    "BenchReport": "hubrank.benchmark.facts",
     "Examination": "hubrank.target.rows",
     "CheckReport": "hubrank.check.findings",
     "Finding": "hubrank.check.findings",
@@ -54,6 +59,7 @@ _WHERE = {
     "Target": "hubrank.target.task",
     "Zoo": "hubrank.zoo.store",
     "examine_target": "hubrank.target.rows",
+    "bench": "hubrank.benchmark.run",
     "check": "hubrank.check.run",
     "read_target": "hubrank.target.rows",
     "search": "hubrank.ranking.search",

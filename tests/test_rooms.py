@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "hubrank"
 # From the top of the house to its bottom; what stands beside the rooms may be imported from everywhere below it.
-ROOMS = ("cli", "report", "check", "ranking", "target", "zoo", "signatures", "checkpoints", "hubs")
+ROOMS = ("cli", "report", "check", "benchmark", "ranking", "target", "zoo", "signatures", "checkpoints", "hubs")
 EVERYWHERE = ("errors", "types", "_version")
 # The functions that commands are made of; only the command line stands above them.
 ABOVE = ("api", "diagnosis")

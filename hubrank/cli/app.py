@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hubrank._version import VERSION
-from hubrank.cli import cache, check, doctor, ls, search, show, sync, target
+from hubrank.cli import bench, cache, check, doctor, ls, search, show, sync, target
 
 __all__ = ["app"]
 
@@ -24,6 +24,7 @@ app.command("sync")(sync.sync)
 app.command("search")(search.search)
 app.command("target")(target.target)
 app.command("check")(check.check)
+app.command("bench")(bench.bench)
 app.command("ls")(ls.ls)
 app.command("show")(show.show)
 app.command("doctor")(doctor.doctor)

@@ -1,0 +1,281 @@
+"""What the rivals of bench/rivals.py look at, computed once and kept: features, gradients, activations, each with its CPU seconds.
+
+In the work folder, one file a task (base features of its rows), a source and a target; whatever is there is not done again.
+Everything runs on one thread, and seconds are CPU seconds, so that a busy machine does not show in them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from classify import LoraModels, Task, encode_rows, read_source, train_and_score
+from overlap import draw, seen_by
+from plan import SOURCE_TASKS, Source
+from recipe import Plan
+from train_zoo import BASE, as_target, read_rows
+
+from hubrank.benchmark.source_model import PROBES, SourceModel, fit_head
+from hubrank.checkpoints.peft_lora import read_lora
+from hubrank.signatures.canonical import sign_adapter
+from hubrank.target.base import find_base, load_base
+from hubrank.target.rows import Target
+from hubrank.types import Signature
+
+SOURCE_ROWS = 1000
+"""Rows of a source's own task that the rivals which need them get, at most: of fewer than the base has dimensions (384) an
+embedding space map is underdetermined."""
+
+FISHER_ROWS = 100
+
+FEW_STEPS, FEW_SEED = 10, 91
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A target's own LoRA: its tensors as peft names them, what they do, and the seconds that tuning took."""
+
+    tensors: Mapping[str, np.ndarray]
+    signature: Signature
+    seconds: float
+
+
+class Workshop:
+    """Computes and keeps the arrays.
+
+    Args:
+        data: folder with datasets/TASK/{train,dev,test}.jsonl.gz.
+        work: where arrays are kept.
+        zoo: the example zoo; ``trained``: folder of the sources that the transfer runner trained.
+        targets: folder of TARGET-STEPS-SEED.safetensors, as transfer/targets.py writes them.
+        compute: whether what is not there is computed; else it is missing.
+        source_rows: of each source's own task, at most.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        work: Path,
+        *,
+        zoo: Path,
+        trained: Path,
+        targets: Path,
+        compute: bool = True,
+        source_rows: int = SOURCE_ROWS,
+    ) -> None:
+        self._data, self._work, self._zoo, self._trained, self._targets = data / "datasets", work, zoo, trained, targets
+        self._compute, self._source_rows = compute, source_rows
+        self._signatures: dict[Source, Signature] = {}
+        self._rows: dict[str, Target] = {}
+        work.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def model(self) -> SourceModel:
+        return SourceModel(*load_base(find_base(BASE)))
+
+    @cached_property
+    def _seen(self) -> dict[str, frozenset[str]]:
+        return {task: seen_by(read_rows(self._data, task, "train"), task) for task in SOURCE_TASKS}
+
+    def folder(self, source: Source) -> Path:
+        """Where a source's files lie."""
+        return self._zoo / source.zoo if source.zoo else self._trained / source.name
+
+    def source_files(self, source: Source) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """(config, tensors) of a source as it was published."""
+        from safetensors.numpy import load_file
+
+        folder = self.folder(source)
+        tensors = {name: value.astype(np.float32) for name, value in load_file(folder / "adapter_model.safetensors").items()}
+        return json.loads((folder / "adapter_config.json").read_text("utf-8")), tensors
+
+    def signature(self, source: Source) -> Signature:
+        if source not in self._signatures:
+            self._signatures[source] = sign_adapter(read_lora(*self.source_files(source), BASE))
+        return self._signatures[source]
+
+    def target_rows(self, name: str) -> Target:
+        """The 200 rows that transfer to the target is measured with."""
+        if name in self._rows:
+            return self._rows[name]
+        file = self._work / "rows" / f"{name}.jsonl"
+        if not file.exists():
+            pool = read_rows(self._data, name, "dev" if name in SOURCE_TASKS else "train")
+            drawn = draw(name, pool, read_rows(self._data, name, "test"), self._seen, wanted=200)
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("".join(json.dumps(dict(row)) + "\n" for row in drawn.rows), encoding="utf-8")
+        self._rows[name] = as_target(name, [json.loads(line) for line in file.read_text("utf-8").splitlines()])
+        return self._rows[name]
+
+    def source_rows(self, task: str) -> Target:
+        """Rows of a source's own task, drawn from those that it was trained on."""
+        rows = read_rows(self._data, task, "train")
+        order = np.random.default_rng(zlib.crc32(task.encode())).permutation(len(rows))[: self._source_rows]
+        return as_target(task, [rows[i] for i in order], tuple(sorted({str(row["label"]) for row in rows})))
+
+    def rows_trained_on(self, source: Source) -> int:
+        return len(read_rows(self._data, source.task, "train"))
+
+    def tuned(self, target: str, steps: int, seed: int) -> Tuned | None:
+        """The target's own LoRA; None where it has not been tuned yet."""
+        from safetensors import safe_open
+
+        file = self._targets / f"{target}-{steps}-{seed}.safetensors"
+        if not file.exists():
+            return None
+        with safe_open(file, "np") as opened:
+            tensors = {name: opened.get_tensor(name).astype(np.float32) for name in opened.keys()}  # noqa: SIM118
+            stated = json.loads((opened.metadata() or {}).get("config", "{}"))
+        rank = min(min(value.shape) for value in tensors.values())
+        config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2.0 * rank, "base_model_name_or_path": BASE}
+        return Tuned(tensors, sign_adapter(read_lora(config, tensors, BASE)), float(stated.get("seconds", "nan")))
+
+    def of_task(self, task: str) -> Arrays | None:
+        """``states`` [n, d] of the base for a source task's rows."""
+        return self._kept(f"task-{task}-{self._source_rows}", lambda: {"states": self._states(self.source_rows(task))})
+
+    def of_source(self, source: Source) -> Arrays | None:
+        """``states`` [n, d] of the source for its own rows, ``delta`` [d] of its activations, ``fisher`` [k]."""
+
+        def compute() -> dict[str, np.ndarray]:
+            rows, probes = self.source_rows(source.task), self.probes
+            with self.model.wearing(self.signature(source)):
+                states, seconds = timed(lambda: self._states(rows))
+                delta, delta_seconds = timed(lambda: self._activation() - probes)
+                fisher, fisher_seconds = timed(lambda: self._fisher(rows, states))
+            return {
+                "states": states,
+                "delta": delta,
+                "fisher": fisher,
+                "states_seconds": np.array(seconds),
+                "delta_seconds": np.array(delta_seconds),
+                "fisher_seconds": np.array(fisher_seconds),
+            }
+
+        return self._kept(f"source-{source.name}-{self._source_rows}-{FISHER_ROWS}", compute)
+
+    def features(self, source: Source, target: str) -> Arrays | None:
+        """``states`` [200, d] of the source for the target's rows."""
+
+        def compute() -> dict[str, np.ndarray]:
+            with self.model.wearing(self.signature(source)):
+                states, seconds = timed(lambda: self._states(self.target_rows(target)))
+            return {"states": states.astype(np.float16), "states_seconds": np.array(seconds)}
+
+        return self._kept(f"features/{source.name}/{target}", compute)
+
+    def of_target(self, target: str) -> Arrays | None:
+        """``states`` [200, d] of the base for the target's rows."""
+        return self._kept(f"target-{target}", lambda: {"states": self._states(self.target_rows(target))})
+
+    def of_tuned(self, target: str, steps: int, seed: int) -> Arrays | None:
+        """``delta`` [d] and ``fisher`` [k] of the target's own tuned model."""
+        tuned = self.tuned(target, steps, seed)
+        if tuned is None:
+            return None
+
+        def compute() -> dict[str, np.ndarray]:
+            rows, probes = self.target_rows(target), self.probes
+            with self.model.wearing(tuned.signature):
+                delta, delta_seconds = timed(lambda: self._activation() - probes)
+                fisher, seconds = timed(lambda: self._fisher(rows, self._states(rows)))
+            return {
+                "delta": delta,
+                "fisher": fisher,
+                "delta_seconds": np.array(delta_seconds),
+                "fisher_seconds": np.array(seconds),
+            }
+
+        return self._kept(f"tuned-{target}-{steps}-{seed}", compute)
+
+    @cached_property
+    def probes(self) -> np.ndarray:
+        """[d] mean activation of the base on the probes."""
+        return self._activation()
+
+    def _activation(self) -> np.ndarray:
+        return self.model.states(PROBES, precise=True).mean(axis=0)
+
+    def _states(self, rows: Target) -> np.ndarray:
+        return self.model.states(rows.texts, rows.pairs)
+
+    def _fisher(self, rows: Target, states: np.ndarray) -> np.ndarray:
+        labels = labels_of(rows)
+        head = fit_head(states, labels)
+        few = slice(0, FISHER_ROWS)
+        pairs = None if rows.pairs is None else rows.pairs[few]
+        return self.model.fisher(rows.texts[few], pairs, labels[few], head)
+
+    def few_shot(self, source: Source, target: str) -> Arrays | None:
+        """``value`` on one half of the target's rows after a few steps from the source on the other half.
+
+        In the manner of few-shot fine-tuning in Poth et al. (EMNLP 2021): of FEW_STEPS steps instead of the 36 that transfer
+        is measured with, and with a head that no measured run has.
+        """
+
+        def compute() -> dict[str, np.ndarray]:
+            import torch
+
+            rows = self.target_rows(target)
+            parts = [
+                encode_rows(torch, self._tokenizer, part, "cpu", labels_of(rows)[where])
+                for part, where in ((subset(rows, where), where) for where in (slice(0, 100), slice(100, 200)))
+            ]
+            regression = rows.task == "regression"
+            task = Task(target, 1 if regression else len(rows.classes), regression, *parts)
+            plan = Plan(steps=FEW_STEPS, batch_size=16, learning_rate=5e-4, warmup=0.2, seed=FEW_SEED)
+            model = self._models.start(source.shape, read_source(self.folder(source), source.shape), FEW_SEED)
+            return {"value": np.array(train_and_score(torch, model, task, plan, "cpu"))}
+
+        return self._kept(f"few-shot/{source.name}/{target}", compute)
+
+    @cached_property
+    def _models(self) -> LoraModels:
+        return LoraModels(find_base(BASE), "cpu")
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_base(find_base(BASE))[1]
+
+    def _kept(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> Arrays | None:
+        file = self._work / f"{name}.npz"
+        if not file.exists() and not self._compute:
+            return None
+        if not file.exists():
+            arrays, seconds = timed(compute)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(".partial.npz")
+            np.savez(partial, seconds=np.array(seconds), **arrays)
+            partial.rename(file)
+        with np.load(file) as stored:
+            return dict(stored)
+
+
+def subset(rows: Target, where: slice) -> Target:
+    """Some of a target's rows, with all its classes."""
+    pairs = None if rows.pairs is None else rows.pairs[where]
+    return replace(rows, texts=rows.texts[where], pairs=pairs, labels=rows.labels[where])
+
+
+def labels_of(rows: Target) -> np.ndarray:
+    """Classes as integers, or numbers standardised."""
+    if rows.task != "regression":
+        return np.asarray(rows.labels, dtype=np.int64)
+    values = np.asarray(rows.labels, dtype=np.float32)
+    return (values - values.mean()) / values.std()
+
+
+def timed(compute: Callable[[], Any]) -> tuple[Any, float]:
+    """(what it gives, the CPU seconds it took)."""
+    started = time.process_time()
+    value = compute()
+    return value, time.process_time() - started
