@@ -102,7 +102,6 @@ def search(
     """
     from hubrank.ranking.search import SearchInterrupted, SearchSettings
     from hubrank.ranking.search import search as run
-    from hubrank.report.ranking import ranking_csv, ranking_json, ranking_markdown, ranking_table
     from hubrank.target.rows import read_target
 
     output = Output(quiet=quiet, verbose=verbose)
@@ -135,7 +134,19 @@ def search(
             ranking, stopped = interrupt.ranking, Interrupted(f"{interrupt}; what was measured is kept")
     if report is not None:
         _page(ranking, report, cache_dir)
-    match format:
+    _print(ranking, format, output, explain=explain)
+    for one in ranking.runs:
+        output.note(_run_line(one, ranking.target.device))
+    skipped = ", ".join(f"{n} {reason}" for reason, n in ranking.skipped.items())
+    output.note(f"compared {ranking.compared} of {ranking.sources} sources" + (f" (not: {skipped})" if skipped else ""))
+    if stopped is not None:
+        raise stopped
+
+
+def _print(ranking: Ranking, form: Format, output: Output, *, explain: bool) -> None:
+    from hubrank.report.ranking import ranking_csv, ranking_json, ranking_markdown, ranking_table
+
+    match form:
         case Format.json:
             output.text(ranking_json(ranking))
         case Format.csv:
@@ -146,12 +157,6 @@ def search(
             output.text(ranking_markdown(ranking))
         case Format.table:
             output.render(ranking_table(ranking, unicode=output.unicode))
-    for one in ranking.runs:
-        output.note(_run_line(one, ranking.target.device))
-    skipped = ", ".join(f"{n} {reason}" for reason, n in ranking.skipped.items())
-    output.note(f"compared {ranking.compared} of {ranking.sources} sources" + (f" (not: {skipped})" if skipped else ""))
-    if stopped is not None:
-        raise stopped
 
 
 def _page(ranking: Ranking, path: Path, cache_dir: Path | None) -> None:
