@@ -314,8 +314,8 @@ def check_settings(settings: SearchSettings) -> None:
         raise UsageError(f"--budget {settings.budget:g}: give a time above 0, such as 90s or 2m")
     if settings.estimator is not None and settings.estimator not in ESTIMATORS:
         close = difflib.get_close_matches(settings.estimator, ESTIMATORS, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise UsageError(f"--estimator {settings.estimator}: unknown; {hint}There is {', '.join(sorted(ESTIMATORS))}")
+        hint = f"did you mean {close[0]}? There" if close else "there"
+        raise UsageError(f"--estimator {settings.estimator}: unknown; {hint} is {', '.join(sorted(ESTIMATORS))}")
     check_beyond(settings)
     unknown = next((method for method in settings.methods if method not in METHODS), None)
     if unknown is not None:
