@@ -244,4 +244,7 @@ def read_source(folder: Path, shape: Shape) -> dict[str, Any]:
 
 
 def matches(modules: list[str], shape: Shape) -> bool:
-    return set(modules) == set(SITES[shape.sites])
+    """Whether a config's modules, by their whole names or by their endings, are those of the shape's sites."""
+    endings = SITES[shape.sites]
+    met = {next((end for end in endings if f".{name}".endswith(f".{end}")), None) for name in modules}
+    return met == set(endings)

@@ -113,3 +113,18 @@ def test_adapters_of_other_sites_or_of_another_model_are_refused(bench, base, be
         bert.start([one, two], [1.0, 1.0])
     with pytest.raises(ValueError, match="no site of BERT"):
         bert.start([{"model.layers.0.self_attn.q_proj.lora_A.weight": next(iter(one.values()))}], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("modules", "sites", "fit"),
+    [
+        (["query", "value"], "qv", True),
+        (["encoder.layer.0.attention.self.query", "encoder.layer.0.attention.self.value"], "qv", True),
+        (["query"], "qv", False),
+        (["query", "value", "key"], "qv", False),
+        (["encoder.layer.0.attention.output.dense", "query", "value"], "qvo", True),
+        (["encoder.layer.0.output.dense", "query", "value"], "qvo", False),
+    ],
+)
+def test_a_source_is_known_by_whole_module_names_and_by_their_endings(bench, modules, sites, fit):
+    assert bench.classify.matches(modules, bench.plan.Shape("lora", sites, 8, 16.0)) is fit
