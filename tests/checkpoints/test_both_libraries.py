@@ -199,7 +199,11 @@ def test_ranks_padded_with_zeros_and_another_basis(lora, tmp_path):
     assert_same(plain, signed(tmp_path / "b"), third)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-3), (torch.bfloat16, 1e-2)], ids=["fp16", "bf16"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float16, 1e-3), (torch.bfloat16, 1e-2), (torch.float8_e4m3fn, 5e-2), (torch.float8_e5m2, 1e-1)],
+    ids=["fp16", "bf16", "fp8-e4m3", "fp8-e5m2"],
+)
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 def test_other_dtypes_and_kinds_of_files(lora, tmp_path, dtype, tolerance, suffix):
     _, plain, third = lora
@@ -212,7 +216,7 @@ def test_other_dtypes_and_kinds_of_files(lora, tmp_path, dtype, tolerance, suffi
 def plain_tensors(tmp_path):
     path = tmp_path / "plain" / "adapter_model.safetensors"
     if path.exists():
-        tensors = load_file(path) if b"BF16" not in path.read_bytes()[:2000] else {}
+        tensors = load_file(path) if not any(kind in path.read_bytes()[:2000] for kind in (b"BF16", b"F8_")) else {}
         if tensors:
             return tensors
         from safetensors.torch import load_file as load
