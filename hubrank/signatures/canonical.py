@@ -1,7 +1,8 @@
 """Deltas to canonical factors: the same update has the same factors, whatever A and B it was written as.
 
 ``up @ down = U diag(S) V^T`` is the same for (A, B) and (M A, B M^-1), so what follows from U, S and V is invariant under
-GL(r). No d_out x d_in matrix is formed. Nearly all updates take the way of Gram matrices, which reads each factor twice: with
+GL(r). No d_out x d_in matrix is formed, unless the factors are as large themselves. Nearly all updates take the way of the
+factors' Gram matrices, which reads each twice: with
 ``up^T up = L L^T`` (Cholesky), ``L^T (down down^T) L = X diag(S^2) X^T`` is r x r, ``V = down^T L X / S`` and
 ``U = up (down down^T) L X / S^2``. It squares the singular values, which float64 bears down to the tolerance unless the factors
 cancel each other; how much of its 53 bits is left is computed for every site, and where it could show, both factors
@@ -152,11 +153,11 @@ def _chunks(deltas: Iterable[Delta]) -> Iterable[list[Delta]]:
 
 def _batch(deltas: list[Delta]) -> Iterable[_Solved]:
     d_out, rank, d_in = _shapes(deltas[0])
-    if rank > min(d_out, d_in) // 2 and rank > 1:  # its Gram matrices are as large as the update itself, and singular beyond
-        return _by_qr(deltas)
+    # Gram matrices of such factors are as large as the update itself, and singular beyond.
+    whole = rank > min(d_out, d_in) // 2 and rank > 1
     with np.errstate(all="ignore"):  # what is not finite is refused, what is not exact goes the other way
         try:
-            return _by_gram(deltas)
+            return _dense(deltas) if whole else _by_gram(deltas)
         except np.linalg.LinAlgError:  # of one site at least, which takes the others with it
             return _by_qr(deltas)
 
@@ -235,6 +236,34 @@ def _product(make: _Combination, vectors: FloatArray, k: int) -> FloatArray:
     return (wide[:k] @ vectors.astype(np.float64)).astype(np.float32)
 
 
+def _dense(deltas: list[Delta]) -> list[_Solved]:
+    """Updates that are no smaller than their matrix: by the Gram matrix of its smaller side, a third of what an SVD takes.
+
+    It squares singular values too, but what is dropped is under a thousandth of the largest: 1e-6, of which float64 knows ten
+    digits.
+    """
+    for delta in deltas:
+        _finite(delta, delta.up, delta.down)
+    ups, up_sizes = _unit(np.stack([delta.up for delta in deltas]))
+    downs, down_sizes = _unit(np.stack([delta.down for delta in deltas]))
+    updates, sizes = _unit(ups @ downs)
+    turned = updates.shape[1] < updates.shape[2]
+    if turned:
+        updates = updates.transpose(0, 2, 1)
+    squares, x = np.linalg.eigh(updates.transpose(0, 2, 1) @ updates)
+    values = np.sqrt(np.maximum(squares[:, ::-1], 0.0))
+    out = []
+    for i, delta in enumerate(deltas):
+        spectrum = _spectrum(delta, values[i] * sizes[i] * up_sizes[i] * down_sizes[i])
+        k = min(len(spectrum), MAX_RANK)
+        if k:
+            small = x[i, :, ::-1][:, :k]
+            large = updates[i] @ small / values[i, :k]
+            u, v = (small, large) if turned else (large, small)
+            out.append(_Solved(delta, spectrum, partial(_first, u.astype(np.float32), v.astype(np.float32))))
+    return out
+
+
 def _by_qr(deltas: list[Delta]) -> list[_Solved]:
     for delta in deltas:
         _finite(delta, delta.up, delta.down)
@@ -248,10 +277,7 @@ def _by_qr(deltas: list[Delta]) -> list[_Solved]:
     values = values * up_sizes[:, None] * down_sizes[:, None]
     out = []
     for i, delta in enumerate(deltas):
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-            spectrum = values[i].astype(np.float32)
-        _finite(delta, spectrum)
-        spectrum = spectrum[spectrum > TOLERANCE * spectrum[0]]
+        spectrum = _spectrum(delta, values[i])
         if not len(spectrum):
             continue
         # Made at once: what they are made of is as large as the update itself.
@@ -260,6 +286,15 @@ def _by_qr(deltas: list[Delta]) -> list[_Solved]:
         v = (q_down[i] @ right[i, :k].T).astype(np.float32)
         out.append(_Solved(delta, spectrum, partial(_first, u, v)))
     return out
+
+
+def _spectrum(delta: Delta, values: NDArray[np.float64]) -> FloatArray:
+    """Those of the falling ``values`` that are over the tolerance."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        spectrum = values.astype(np.float32)
+    _finite(delta, spectrum)
+    kept: FloatArray = spectrum[spectrum > TOLERANCE * spectrum[0]]
+    return kept
 
 
 def _first(u: FloatArray, v: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:
@@ -281,7 +316,7 @@ def _finite(delta: Delta, *values: Any) -> None:
 
 def _unit(factors: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Divide each matrix of [n, d, r] by its largest entry; an all-zero one stays zero, with size 0."""
-    wide = factors.astype(np.float64)
+    wide = factors.astype(np.float64, copy=False)  # which nobody else holds, where it is no copy
     sizes: NDArray[np.float64] = np.abs(wide).max(axis=(1, 2))
     wide /= np.where(sizes > 0, sizes, 1.0)[:, None, None]
     return wide, sizes

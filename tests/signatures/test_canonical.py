@@ -87,6 +87,29 @@ def test_a_zero_site_is_left_out_and_an_all_zero_adapter_refused():
     assert caught.value.reason == "all zero"
 
 
+@given(
+    seed=st.integers(0, 10**6),
+    d_out=st.integers(2, 40),
+    d_in=st.integers(2, 40),
+    spread=st.floats(0, 2.9),
+    size=st.floats(-25, 25),
+)
+def test_a_dense_update_has_the_factors_of_its_svd(seed, d_out, d_in, spread, size):
+    """As the families come that have no small factors: the update beside an identity; its values down to the tolerance."""
+    rng = np.random.default_rng(seed)
+    d = min(d_out, d_in)
+    left, right = (np.linalg.qr(rng.standard_normal((n, d)))[0] for n in (d_out, d_in))
+    update = 10.0**size * ((left * np.logspace(0, -spread, d)) @ right.T)
+    eye = np.eye(d)
+    up, down = (update, eye) if d_in <= d_out else (eye, update)
+    (f,) = canonical_factors([Delta(SITE, down=down, up=up)])
+    assert len(f.s) == d
+    np.testing.assert_allclose(f.s, 10.0**size * np.logspace(0, -spread, d), rtol=1e-5)
+    for mine in (f.u, f.v):
+        np.testing.assert_allclose(mine.T @ mine, np.eye(d), atol=1e-5)
+    np.testing.assert_allclose(dense(f) / 10.0**size, update / 10.0**size, atol=1e-6)
+
+
 def test_a_rank_over_the_cap_is_truncated_but_its_spectrum_is_whole():
     up, down = random_factors(0, rank=MAX_RANK + 20, d_out=100, d_in=120)
     (f,) = canonical_factors([delta(SITE, up, down)])
