@@ -24,7 +24,7 @@ _SKIPPED_FOLDERS = ("checkpoint-", ".", "__pycache__")
 _HASHED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".md")
 # Read at once: whoever hashes in one thread asks for the interpreter's lock once a block, which other threads hold for
 # milliseconds.
-_BLOCK = 8_000_000
+_BLOCK = 1 << 20
 _SETTLED = 2_000_000_000  # nanoseconds; a file that was written just now may be written again in the same tick of its clock
 _MOST_SEEN = 4096
 
@@ -186,8 +186,9 @@ def _hashed(path: Path) -> _Seen:
     digest, started = hashlib.sha256(), time.time_ns()
     with path.open("rb", buffering=0) as file:
         before = os.fstat(file.fileno())
-        while block := file.read(_BLOCK):
-            digest.update(block)
+        block = memoryview(bytearray(min(_BLOCK, before.st_size + 1)))
+        while count := file.readinto(block):
+            digest.update(block[:count])
         after = os.fstat(file.fileno())
     settled = started - max(before.st_mtime_ns, before.st_ctime_ns) > _SETTLED
     return _Seen(digest.hexdigest(), _stamp(before) if settled and _stamp(before) == _stamp(after) else None)
