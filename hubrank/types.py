@@ -311,7 +311,8 @@ class SyncPlan:
     Attributes:
         new, changed, gone, unchanged: names of adapters. A changed one is read again only where the files that matter changed.
         skipped: names of those that are known to be unreadable at their revision, and are not tried again.
-        requests: about as many as the sync would make: those of listing, and at most three for each adapter to be read.
+        requests: about as many as the sync would make: those of listing, and at most three for each adapter to be read;
+            base models, which a few methods need, come on top.
         bytes: of the files that would be read, at most: sizes where the hub lists them, else all that the repository holds.
         unsized: adapters of which the hub says neither; ``bytes`` leaves them out.
         failed: (hub, why) of each hub that could not be listed to its end.
@@ -340,6 +341,7 @@ class SyncReport:
         skipped: adapters by reason; ``skips`` names each, with its reason and what exactly was wrong.
         requests: asked of hubs; a redirect is not counted.
         bytes_read, bytes_whole: of weights, configs and cards; what plain downloads of the same files would have read.
+        base_requests, base_bytes: those of ``requests`` and ``bytes_read`` that went for tensors of base models.
         failed: (hub, why) of each hub that did not answer to the end; what was read of it until then is kept.
         not_asked: hubs that an offline sync left alone.
     """
@@ -356,3 +358,5 @@ class SyncReport:
     skips: tuple[tuple[str, str], ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
     not_asked: tuple[str, ...] = ()
+    base_requests: int = 0
+    base_bytes: int = 0

@@ -17,9 +17,9 @@ import numpy as np
 
 from hubrank.checkpoints import config as fields
 from hubrank.checkpoints.architectures import site_of
-from hubrank.checkpoints.base_tensors import BaseTensors, base_weight
+from hubrank.checkpoints.base_tensors import BaseTensors, base_shape
 from hubrank.checkpoints.peft_modules import Budget, Grammar, adapter_of, matrix
-from hubrank.checkpoints.peft_widths import input_width, read_one_space, weight_of
+from hubrank.checkpoints.peft_widths import input_width, read_one_space, shape_of
 from hubrank.errors import AdapterError
 from hubrank.types import Adapter, Delta
 
@@ -113,9 +113,9 @@ def _vera_widths(
     same = read_one_space(modules)
     for module, parts in modules.items():
         d_out = len(parts["vera_lambda_b"])
-        weight = base_weight(base_tensors, module, config, d_out=d_out)
-        if weight is not None:
-            width: int | None = weight.shape[1]
+        shape = base_shape(base_tensors, module, config, d_out=d_out)
+        if shape is not None:
+            width: int | None = shape[1]
         else:
             width = a.shape[1] if a is not None and same else input_width(module, d_out)
         if width is None:
@@ -163,7 +163,7 @@ def read_fourierft(
     deltas = []
     for module, parts in _FOURIERFT.modules(tensors).items():
         spectrum = matrix(parts, "fourierft_spectrum", module, ndim=1)
-        shape = weight_of(base_tensors, module, config).shape
+        shape = shape_of(base_tensors, module, config)
         entries = shape[0] * shape[1]
         if len(spectrum) > entries or (same and len(spectrum) != n_frequency):
             raise AdapterError("shape mismatch", f"{module[-120:]}: {len(spectrum)} frequencies, {n_frequency} in the config")

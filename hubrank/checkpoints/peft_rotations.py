@@ -22,7 +22,7 @@ from hubrank.checkpoints import config as fields
 from hubrank.checkpoints.architectures import site_of
 from hubrank.checkpoints.base_tensors import BaseTensors, base_weight
 from hubrank.checkpoints.peft_modules import Budget, Grammar, adapter_of, matrix
-from hubrank.checkpoints.peft_widths import weight_of
+from hubrank.checkpoints.peft_widths import shape_of
 from hubrank.errors import AdapterError
 from hubrank.types import Adapter, Delta
 
@@ -100,7 +100,7 @@ def read_oft(
     for module, parts in modules.items():
         blocks = _oft_blocks(config, module, matrix(parts, "oft_R", module))
         if shared:
-            d_in = weight_of(base_tensors, module, config).shape[1]
+            d_in = shape_of(base_tensors, module, config)[1]
             if len(blocks) != 1 or d_in % blocks.shape[1]:
                 raise AdapterError("shape mismatch", f"{module[-120:]}: a shared block {list(blocks.shape)}, width {d_in}")
             blocks = np.broadcast_to(blocks, (d_in // blocks.shape[1], *blocks.shape[1:]))
