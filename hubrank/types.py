@@ -65,12 +65,19 @@ class Delta:
         down: [r, d_in] float32; r may be 0 where an adapter only shifts.
         up: [d_out, r] float32.
         shift: [d_out] float32 added whatever the input, or None.
+        spectrum: where ``up @ down`` is only the largest part of the update, all its singular values, [n] float32, falling.
     """
 
     site: Site
     down: FloatArray
     up: FloatArray
     shift: FloatArray | None = None
+    spectrum: FloatArray | None = None
+
+    @property
+    def rank(self) -> int:
+        """Of the whole update, at most."""
+        return len(self.down) if self.spectrum is None else len(self.spectrum)
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,7 @@ def adapter_of(base: str, method: str, deltas: Sequence[Delta], *, variant: str 
     if repeated:
         raise AdapterError("ambiguous modules", f"{repeated[0][-120:]} occurs more than once")
     for delta in deltas:
-        arrays = [delta.down, delta.up] + ([] if delta.shift is None else [delta.shift])
+        arrays = [array for array in (delta.down, delta.up, delta.shift, delta.spectrum) if array is not None]
         if not all(np.isfinite(array).all() for array in arrays):
             raise AdapterError("not finite", f"{str(delta.site)[-120:]}: the update overflows")
     return Adapter(base, method, tuple(sorted(deltas, key=lambda d: d.site)), tuple(warnings), variant)

@@ -73,7 +73,12 @@ class _Solved:
         """The canonical factors, of at most so many directions."""
         k = min(self.kept, most)
         u, v = self.directions(k)
-        return Factors(self.delta.site, u=u, s=self.spectrum[:k], v=v, spectrum=self.spectrum)
+        return Factors(self.delta.site, u=u, s=self.spectrum[:k], v=v, spectrum=self._whole())
+
+    def _whole(self) -> FloatArray:
+        """The spectrum of the update, where its factors are only the largest part of it."""
+        stated = self.delta.spectrum
+        return self.spectrum if stated is None else stated[stated > TOLERANCE * stated[0]]
 
 
 def sign_adapter(adapter: Adapter) -> Signature:

@@ -183,7 +183,7 @@ def _source(job: Job, adapter: Adapter, bundle: HeldBundle, *, first: bool) -> S
         subfolder=listing.subfolder,
         base=adapter.base,
         method=adapter.method,
-        rank=max(len(delta.down) for delta in adapter.deltas),
+        rank=max(delta.rank for delta in adapter.deltas),
         card=read_card(listing, bundle),
         warnings=adapter.warnings,
         location=listing.location,
