@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import copy
 import json
+import tempfile
 import warnings
+from pathlib import Path
 
 import adapters
 import numpy as np
 import peft
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
@@ -189,6 +193,31 @@ def test_an_adapter_of_another_name(lora, tmp_path):
     tensors = {key.replace(".weight", ".mine.weight"): value for key, value in plain_tensors(tmp_path).items()}
     rewrite(tmp_path / "plain", tensors)
     assert_same(plain, signed(tmp_path / "plain"), third)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(TARGETS)),
+    seed=st.integers(0, 2**32 - 2),
+    name=st.text("abAB_019", min_size=1, max_size=12),
+    headed=st.booleans(),
+    more=st.integers(0, 5),
+)
+def test_any_lora_under_any_name_rank_head_and_library(kind, seed, name, headed, more):
+    one, third = Lora(kind, seed), Lora(kind, seed + 1)
+    model = HEADED[kind] if headed else kind
+    with tempfile.TemporaryDirectory() as made:
+        folders = {what: Path(made) / what for what in ("peft", "third", "adapters")}
+        folders["adapters"].mkdir()
+        one.save_peft(folders["peft"])
+        third.save_peft(folders["third"])
+        one.save_adapters(folders["adapters"], kind=model, name=f"x{name}")
+        plain, other = signed(folders["peft"]), signed(folders["third"])
+        assert_same(plain, signed(folders["adapters"]), other)
+        one.save_peft(folders["peft"], kind=model, rank=more + one.peft_config().r)
+        tensors = load_file(folders["peft"] / "adapter_model.safetensors")
+        rewrite(folders["peft"], {key.replace(".weight", f".{name}.weight"): value for key, value in tensors.items()})
+        assert_same(plain, signed(folders["peft"]), other)
 
 
 def test_ranks_padded_with_zeros_and_another_basis(lora, tmp_path):

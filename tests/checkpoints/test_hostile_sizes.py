@@ -92,7 +92,7 @@ def test_modules_of_4096_columns_from_a_small_file(kind, layers, outcome):
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         timeout=300,
     )
     found, megabytes, seconds = run.stdout.strip().split("|")
