@@ -32,6 +32,7 @@ MAX_WORK = 1 << 35
 updates of 768 x 768, or 4 of 2048 x 2048."""
 _MOST = 1 << 23  # numbers of all directions together: as many as a signature may have in the store
 _MOST_ROWS = 1 << 24  # rows and columns of all modules together: a direction of each of a 70B model's linear modules
+_MOST_VALUES = 1 << 16  # as the store
 _WIDEST = 1 << 20  # rows and columns of one module: four times the largest vocabulary
 _SMALLEST = 1e-12
 _JITTER = 1e-14
@@ -55,7 +56,13 @@ class Leading:
     v: NDArray[np.float64]
 
     def delta(self, site: Site, scale: float = 1.0) -> Delta:
-        """The update times ``scale``, as a delta that knows its whole spectrum."""
+        """The update times ``scale``, as a delta that knows its whole spectrum.
+
+        Raises:
+            AdapterError: ``too large`` where it has more singular values than a store admits.
+        """
+        if len(self.values) > _MOST_VALUES:
+            raise AdapterError("too large", f"{site}: {len(self.values):,} singular values")
         k = self.u.shape[1]
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused with the finished adapter
             up = (self.u * (self.values[:k] * scale)).astype(np.float32)

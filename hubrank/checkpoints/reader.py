@@ -21,7 +21,7 @@ from hubrank.types import Adapter, CardFacts
 
 __all__ = ["ADAPTERS_WEIGHTS", "CONFIG", "PEFT_WEIGHTS", "READER_VERSION", "base_of", "card_base", "read_adapters", "read_card"]
 
-READER_VERSION = 2
+READER_VERSION = 3
 """Raised whenever more can be read, so that what was skipped is tried again."""
 
 CONFIG = "adapter_config.json"

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubrank.checkpoints import leading
+from hubrank.checkpoints.architectures import site_of
 from hubrank.checkpoints.leading import KEPT, Leading, Room, by_gram, kronecker, of_product
 from hubrank.checkpoints.peft_products import read_loha, read_lokr
 from hubrank.errors import AdapterError
 from hubrank.signatures.canonical import MAX_RANK, sign_adapter
+from hubrank.zoo.admission import _MAX_RANK
 
 QUERY = "base_model.model.encoder.layer.{}.attention.self.query"
 SIDES = st.integers(1, 7)
@@ -118,6 +120,13 @@ def test_the_work_is_bounded():
         room.work("m", 2048, 2048)
     with pytest.raises(AdapterError, match="would take too long"):
         room.work("m", 2048, 2048)
+
+
+def test_no_spectrum_is_longer_than_the_store_admits():
+    values = np.ones(_MAX_RANK + 1)
+    with pytest.raises(AdapterError, match="too large"):
+        Leading(np.ones((1, 1)), values, np.ones((1, 1))).delta(site_of("layers.0.query"))
+    assert Leading(np.ones((1, 1)), values[1:], np.ones((1, 1))).delta(site_of("layers.0.query")).rank == _MAX_RANK
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan, 3e38])
