@@ -12,6 +12,7 @@ from safetensors.numpy import save, save_file
 
 from hubrank.checkpoints.base_folder import FolderTensors
 from hubrank.errors import AdapterError
+from hubrank.hubs.folder import FolderHub
 from hubrank.hubs.http import Transport
 from hubrank.hubs.huggingface import HuggingFaceHub
 from hubrank.hubs.protocol import Query
@@ -312,6 +313,17 @@ def test_bases_asked_for_longest_ago_are_let_go(hub, monkeypatch):
     assert models("org/3") is models("org/3")
     assert models("org/0") is not first
     assert models.traffic.requests == 2 * 5
+
+
+def test_offline_and_from_a_folder_nothing_is_asked(hub, zoo, tmp_path):
+    add_base(hub)
+    folder = tmp_path / "hub" / "me" / "one"
+    folder.mkdir(parents=True)
+    for name, data in ln(0).items():
+        (folder / name).write_bytes(data)
+    report = sync_hubs(zoo, [FolderHub(tmp_path / "hub"), quick_hub(hub)], Query(), offline=True)
+    assert (dict(report.skipped), report.not_asked, report.base_requests) == ({"needs base": 1}, ("hf",), 0)
+    assert hub.requests == []
 
 
 def test_a_hub_without_models_is_not_asked():
