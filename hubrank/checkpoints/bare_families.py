@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -244,7 +245,15 @@ def _factors(dense: FloatArray) -> tuple[FloatArray, FloatArray]:
     """(up, down) with ``up @ down == dense``: the identity on the smaller side."""
     d_out, d_in = dense.shape
     dense = np.ascontiguousarray(dense, dtype=np.float32)
-    return (dense, np.eye(d_in, dtype=np.float32)) if d_in <= d_out else (np.eye(d_out, dtype=np.float32), dense)
+    return (dense, _identity(d_in)) if d_in <= d_out else (_identity(d_out), dense)
+
+
+@lru_cache(maxsize=4)
+def _identity(size: int) -> FloatArray:
+    # Every matrix of a model needs the same few.
+    eye = np.eye(size, dtype=np.float32)
+    eye.flags.writeable = False
+    return eye
 
 
 def _shift(module: str, shift: FloatArray) -> Delta:
