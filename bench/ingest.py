@@ -8,8 +8,8 @@ Synthetic files of real shapes, in a temporary folder, in the state of a warm pa
 - Pfeiffer adapter with bottleneck 48 of RoBERTa-base, float32, as the adapters library saves it (.bin);
 - LoRA r=16 on all seven linear modules of LLaMA-3-8B (32 layers, d 4096, ffn 14336, kv 1024), in bf16 and in fp16.
 
-``hubrank`` is the package's own path: FolderHub's listing with its hash of every file, read_adapters, sign_adapter,
-encode_signature. Beside it, one after the other in every run: (a) only the tensors that hubrank uses, loaded with safetensors
+``hubrank`` is the package's own path: FolderHub's listing with its hash of every file, in a thread of its own as in a sync;
+read_adapters, sign_adapter, encode_signature and the hashes that go on record, in another. Beside it, one after the other in every run: (a) only the tensors that hubrank uses, loaded with safetensors
 (torch.load(weights_only=True) for .bin, which loads all); (b) peft or adapters loading the same adapter into a model, twice:
 with the model, as somebody does who has an adapter and its base model on disk (the base, of RoBERTa-base's full size, by
 AutoModel.from_pretrained, then the adapter), and the adapter's part of that alone: PeftModel.from_pretrained or load_adapter
@@ -31,17 +31,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from hubrank.checkpoints.reader import read_adapters
 from hubrank.hubs.folder import FolderHub
-from hubrank.hubs.protocol import Query
+from hubrank.hubs.protocol import Listing, Query
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.signatures.encoding import encode_signature
 
@@ -93,12 +95,27 @@ def quiet() -> Iterator[None]:
 
 
 def ingest(folder: Path) -> int:
-    """Bytes of the signatures of every adapter in a folder, by the package's own path."""
+    """Bytes of the signatures of every adapter in a folder, by the package's own path: one thread lists, another reads."""
     hub = FolderHub(folder)
+    listings: SimpleQueue[Listing | None] = SimpleQueue()
+
+    def list_all() -> None:
+        try:
+            for listing in hub.discover(Query()):
+                listings.put(listing)
+        finally:
+            listings.put(None)
+
+    lister = threading.Thread(target=list_all)
+    lister.start()
     size = 0
-    for listing in hub.discover(Query()):
-        for adapter in read_adapters(listing, hub.open(listing)):
+    while (listing := listings.get()) is not None:
+        bundle = hub.open(listing)
+        for adapter in read_adapters(listing, bundle):
             size += len(encode_signature(sign_adapter(adapter)))
+        if len(bundle.hashes) < 2:
+            raise SystemExit("the files on record have no hashes")
+    lister.join()
     return size
 
 
@@ -236,53 +253,71 @@ def write_large(folder: Path, dtype: str, *, rank: int = 16) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-def timed(work: Callable[[], object]) -> tuple[float, object]:
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Seconds on the clock, and of all processors together: the first is what a user waits, the second no other load touches."""
+
+    wall: float
+    cpu: float
+
+    def each(self, count: int) -> Spent:
+        return Spent(self.wall / count, self.cpu / count)
+
+
+def timed(work: Callable[[], object]) -> tuple[Spent, object]:
     gc.collect()
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     result = work()
-    return time.perf_counter() - started, result
+    return Spent(time.perf_counter() - started, time.process_time() - used), result
 
 
 def measure(case: Case, runs: int) -> dict[str, Any]:
     """Seconds an adapter for each way, interleaved; the first run only warms up."""
     paths = case.adapters
-    times: dict[str, list[float]] = {HUBRANK: [], LISTING: [], TENSORS: [], LIBRARY: [], WITH_MODEL: []}
+    times: dict[str, list[Spent]] = {HUBRANK: [], LISTING: [], TENSORS: [], LIBRARY: [], WITH_MODEL: []}
     signature_bytes = 0
     for _ in range(runs + 1):
-        seconds, size = timed(lambda: ingest(case.folder))
+        spent, size = timed(lambda: ingest(case.folder))
         signature_bytes = int(size) // len(paths)  # type: ignore[call-overload]
-        times[HUBRANK].append(seconds / len(paths))
-        seconds, _ = timed(lambda: list(FolderHub(case.folder).discover(Query())))
-        times[LISTING].append(seconds / len(paths))
-        seconds, _ = timed(lambda: [case.tensors_alone(path) for path in paths])
-        times[TENSORS].append(seconds / len(paths))
+        times[HUBRANK].append(spent.each(len(paths)))
+        spent, _ = timed(lambda: list(FolderHub(case.folder).discover(Query())))
+        times[LISTING].append(spent.each(len(paths)))
+        spent, _ = timed(lambda: [case.tensors_alone(path) for path in paths])
+        times[TENSORS].append(spent.each(len(paths)))
         loads = []
         for path in paths:
-            seconds, undo = timed(lambda path=path: case.library(path))
+            spent, undo = timed(lambda path=path: case.library(path))
             undo()  # type: ignore[operator]
-            loads.append(seconds)
-        times[LIBRARY].append(sum(loads) / len(loads))
+            loads.append(spent)
+        times[LIBRARY].append(Spent(sum(s.wall for s in loads), sum(s.cpu for s in loads)).each(len(loads)))
         if case.with_model is not None:
-            seconds, _ = timed(lambda: [case.with_model(path) for path in paths[:2]])  # type: ignore[misc]
-            times[WITH_MODEL].append(seconds / 2)
+            spent, _ = timed(lambda: [case.with_model(path) for path in paths[:2]])  # type: ignore[misc]
+            times[WITH_MODEL].append(spent.each(2))
     times = {name: values[1:] for name, values in times.items() if values}
     megabytes = sum(file.stat().st_size for file in case.folder.rglob("*") if file.is_file()) / len(paths) / 1e6
-    median = statistics.median(times[HUBRANK])
+    median = statistics.median(spent.wall for spent in times[HUBRANK])
 
     def ratio(one: str, other: str) -> float:
-        return round(statistics.median(a / b for a, b in zip(times[one], times[other], strict=True)), 2)
+        return round(statistics.median(a.wall / b.wall for a, b in zip(times[one], times[other], strict=True)), 2)
+
+    def cpu_ratio(one: str, other: str) -> float:
+        return round(statistics.median(a.cpu / b.cpu for a, b in zip(times[one], times[other], strict=True)), 2)
 
     return {
         "adapter": case.title,
         "files_mb": round(megabytes, 2),
         "signature_kb": round(signature_bytes / 1e3, 1),
-        "seconds": {name: round(statistics.median(values), 5) for name, values in times.items()},
-        "seconds_fastest": {name: round(min(values), 5) for name, values in times.items()},
+        "seconds": {name: round(statistics.median(s.wall for s in spent), 5) for name, spent in times.items()},
+        "seconds_fastest": {name: round(min(s.wall for s in spent), 5) for name, spent in times.items()},
+        "cpu_seconds": {name: round(statistics.median(s.cpu for s in spent), 5) for name, spent in times.items()},
         "adapters_per_s": round(1 / median, 1),
         "mb_per_s": round(megabytes / median, 1),
         "hubrank_over_tensors_alone": ratio(HUBRANK, TENSORS),
         "library_load_over_hubrank": ratio(LIBRARY, HUBRANK),
         **({"library_load_with_model_over_hubrank": ratio(WITH_MODEL, HUBRANK)} if case.with_model else {}),
+        "cpu_hubrank_over_tensors_alone": cpu_ratio(HUBRANK, TENSORS),
+        "cpu_library_load_over_hubrank": cpu_ratio(LIBRARY, HUBRANK),
+        **({"cpu_library_load_with_model_over_hubrank": cpu_ratio(WITH_MODEL, HUBRANK)} if case.with_model else {}),
     }
 
 
@@ -327,7 +362,7 @@ def main() -> None:
     result = {
         "command": f"python bench/ingest.py --runs {options.runs}",
         "what": {
-            HUBRANK: "FolderHub listing with its hashes, read_adapters, sign_adapter, encode_signature",
+            HUBRANK: "FolderHub listing with its hashes in one thread; read_adapters, sign_adapter, encode_signature in another",
             LISTING: "of that, the listing: every byte of the files is hashed, the head's too",
             TENSORS: "the tensors that hubrank uses, by safetensors; all of a .bin by torch.load(weights_only=True)",
             LIBRARY: "PeftModel.from_pretrained or load_adapter into a model that is there; 8B: base weights of stride 0",

@@ -68,12 +68,19 @@ class Delta:
         down: [r, d_in] float32; r may be 0 where an adapter only shifts.
         up: [d_out, r] float32.
         shift: [d_out] float32 added whatever the input, or None.
+        spectrum: where ``up @ down`` is only the largest part of the update, all its singular values, [n] float32, falling.
     """
 
     site: Site
     down: FloatArray
     up: FloatArray
     shift: FloatArray | None = None
+    spectrum: FloatArray | None = None
+
+    @property
+    def rank(self) -> int:
+        """Of the whole update, at most."""
+        return len(self.down) if self.spectrum is None else len(self.spectrum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +356,8 @@ class SyncPlan:
     Attributes:
         new, changed, gone, unchanged: names of adapters. A changed one is read again only where the files that matter changed.
         skipped: names of those that are not read: known to be unreadable at their revision, or not of what is asked for.
-        requests: about as many as the sync would make: those of listing, and at most three for each adapter to be read.
+        requests: about as many as the sync would make: those of listing, and at most three for each adapter to be read;
+            base models, which a few methods need, come on top.
         bytes: of the files that would be read, at most: sizes where the hub lists them, else all that the repository holds.
         unsized: adapters of which the hub says neither; ``bytes`` leaves them out.
         failed: (hub, why) of each hub that could not be listed to its end.
@@ -378,6 +386,7 @@ class SyncReport:
         skipped: adapters by reason; ``skips`` names each, with its reason and what exactly was wrong.
         requests: asked of hubs; a redirect is not counted.
         bytes_read, bytes_whole: of weights, configs and cards; what plain downloads of the same files would have read.
+        base_requests, base_bytes: those of ``requests`` and ``bytes_read`` that went for tensors of base models.
         failed: (hub, why) of each hub that did not answer to the end; what was read of it until then is kept.
         not_asked: hubs that an offline sync left alone.
     """
@@ -394,3 +403,5 @@ class SyncReport:
     skips: tuple[tuple[str, str], ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
     not_asked: tuple[str, ...] = ()
+    base_requests: int = 0
+    base_bytes: int = 0

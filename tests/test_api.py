@@ -39,6 +39,57 @@ def ln_adapter(tmp_path):
     return base
 
 
+def write_adapter(folder, config, tensors) -> None:
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": BASE, **config}))
+
+
+@pytest.fixture
+def needy(tmp_path):
+    """An adapter of every method that says nothing without its base model, and that base model."""
+    rng = np.random.default_rng(0)
+    dense = "encoder.layer.{}.output.dense"
+    base = {dense.format(layer) + ".weight": rng.standard_normal((8, 12)).astype(np.float32) for layer in range(2)}
+    base |= {dense.format(layer) + ".bias": rng.standard_normal(8).astype(np.float32) for layer in range(2)}
+    modules = ["base_model.model." + dense.format(layer) for layer in range(2)]
+    zoo = tmp_path / "zoo" / "org"
+    spectra = {f"{module}.fourierft_spectrum": rng.standard_normal(5).astype(np.float32) for module in modules}
+    write_adapter(zoo / "fourierft", {"peft_type": "FOURIERFT", "n_frequency": 5}, spectra)
+    vera = {f"{module}.vera_lambda_{part}": np.ones(n, np.float32) for module in modules for part, n in (("b", 8), ("d", 2))}
+    write_adapter(zoo / "vera", {"peft_type": "VERA", "r": 2, "save_projection": False}, vera)
+    for method, leaf in (("bitfit", "bias"), ("diff", "weight")):
+        folder = zoo / method
+        folder.mkdir(parents=True)
+        save_file({name: value + 1 for name, value in base.items() if name.endswith(leaf)}, folder / "tuned.safetensors")
+        note = {"base_model": BASE, "method": method, "weights": "tuned.safetensors"}
+        (folder / "hubrank.json").write_text(json.dumps(note))
+    (tmp_path / "base").mkdir()
+    save_file(base, tmp_path / "base" / "model.safetensors")
+    (tmp_path / "base" / "config.json").write_text("{}")
+    return BaseModel(BASE, tmp_path / "base", "folder")
+
+
+def test_every_method_that_needs_the_base_model_waits_for_it_and_says_so(needy, tmp_path, monkeypatch):
+    def missing(name, **options):
+        raise BaseModelError(f"{name}: not here")
+
+    monkeypatch.setattr("hubrank.api.find_base", missing)
+    report = sync([tmp_path / "zoo"], cache_dir=tmp_path / "cache")
+    assert (report.added, dict(report.skipped)) == (0, {"needs base": 4})
+    assert sorted(name for name, _ in report.skips) == ["org/bitfit", "org/diff", "org/fourierft", "org/vera"]
+    assert all(why.startswith("needs base: ") and len(why) > 40 for _, why in report.skips)
+    monkeypatch.setattr("hubrank.api.find_base", lambda name, *, offline: needy)
+    assert sync([tmp_path / "zoo"], cache_dir=tmp_path / "cache").added == 4
+    with Zoo(tmp_path / "cache") as zoo:
+        signatures = {source.variant: zoo.signature(source) for source in zoo.sources()}
+    assert {variant: len(signature.factors) for variant, signature in signatures.items()} == dict.fromkeys(
+        ("fourierft", "vera", "bitfit", "diff"), 2
+    )
+    for variant in ("fourierft", "vera", "diff"):
+        assert {(len(f.u), len(f.v)) for f in signatures[variant].factors} == {(8, 12)}
+
+
 def test_what_needs_the_base_model_is_read_once_it_is_on_disk(ln_adapter, tmp_path, monkeypatch):
     def missing(name, **options):
         raise BaseModelError(f"{name}: not here")

@@ -172,7 +172,7 @@ def _source(hub: str, listing: Listing, bundle: Bundle, adapter: Adapter) -> Sou
         subfolder=listing.subfolder,
         base=adapter.base,
         method=adapter.method,
-        rank=max(len(delta.down) for delta in adapter.deltas),
+        rank=max(delta.rank for delta in adapter.deltas),
         card=read_card(listing, bundle),
         warnings=adapter.warnings,
         location=listing.location,

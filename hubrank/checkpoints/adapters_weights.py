@@ -47,16 +47,16 @@ MAX_EXACT = 1 << 28
 """Of the base weights whose exact updates are made: 1 GB; RoBERTa-large under (IA)^3 needs 0.6."""
 
 # Slots of adapter-transformers 1 and 2 (loading.py, legacy_weights_mapping).
-_LEGACY = MappingProxyType(
-    dict.fromkeys(
-        (
+_SPELLINGS = MappingProxyType(
+    {
+        "adapters": (
+            "adapters",
             "attention_text_task_adapters",
             "attention_text_lang_adapters",
             "layer_text_task_adapters",
             "layer_text_lang_adapters",
-        ),
-        "adapters",
-    )
+        )
+    }
 )
 # GPT-2's own linear layers keep their weights as [in, out].
 _CONV1D = ("c_attn", "c_fc", "c_proj", "q_attn")
@@ -82,7 +82,8 @@ def split_key(key: str, slot: str, parts: Collection[str]) -> Key | None:
         None where the key is of another kind.
     """
     components = key.split(".")
-    at = next((i for i, component in enumerate(components) if _LEGACY.get(component, component) == slot), None)
+    spellings = _SPELLINGS.get(slot, (slot,))
+    at = next((i for i, component in enumerate(components) if component in spellings), None)
     if at is None:
         return None
     # The name comes first and may be any word, so that a part is looked for behind it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,10 @@ from hubrank.types import Adapter, Delta, Site
 if TYPE_CHECKING:
     from hubrank.types import FloatArray
 
-__all__ = ["read_bare_ia3", "read_bare_prefix", "read_bare_prompt", "read_bare_tuned", "tuned_names"]
+__all__ = ["NEEDS_BASE", "read_bare_ia3", "read_bare_prefix", "read_bare_prompt", "read_bare_tuned", "tuned_names"]
 
+NEEDS_BASE = "only what was learned on top of the base model says anything"
+"""Why a tuned parameter is not read alone."""
 _SMALLEST = np.float32(1e-6)  # a scale of 0 must not make the logarithm infinite
 _MAX_NUMBERS = 1 << 27  # in all dense differences of a file, or in a projected prefix: 537 MB
 _NORM = re.compile(r"(?:^|\.)(?:[^.]*norm[^.]*|ln(?:[_\d][^.]*)?|[^.]*_ln)\.(?:weight|bias)", re.IGNORECASE)
@@ -179,7 +182,7 @@ def read_bare_tuned(
             base model has none of the parameters.
     """
     if not differences and base_tensors is None:
-        raise AdapterError("needs base", "only what was learned on top of the base model says anything")
+        raise AdapterError("needs base", NEEDS_BASE)
     deltas, unknown, left = [], 0, _MAX_NUMBERS
     for name, tensor in sorted(tensors.items()):
         change = _change(name, tensor, None if differences else base_tensors)
@@ -242,7 +245,15 @@ def _factors(dense: FloatArray) -> tuple[FloatArray, FloatArray]:
     """(up, down) with ``up @ down == dense``: the identity on the smaller side."""
     d_out, d_in = dense.shape
     dense = np.ascontiguousarray(dense, dtype=np.float32)
-    return (dense, np.eye(d_in, dtype=np.float32)) if d_in <= d_out else (np.eye(d_out, dtype=np.float32), dense)
+    return (dense, _identity(d_in)) if d_in <= d_out else (_identity(d_out), dense)
+
+
+@lru_cache(maxsize=4)
+def _identity(size: int) -> FloatArray:
+    # Every matrix of a model needs the same few.
+    eye = np.eye(size, dtype=np.float32)
+    eye.flags.writeable = False
+    return eye
 
 
 def _shift(module: str, shift: FloatArray) -> Delta:

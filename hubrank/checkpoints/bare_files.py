@@ -12,7 +12,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hubrank.checkpoints import config as fields
-from hubrank.checkpoints.bare_families import read_bare_ia3, read_bare_prefix, read_bare_prompt, read_bare_tuned, tuned_names
+from hubrank.checkpoints.bare_families import (
+    NEEDS_BASE,
+    read_bare_ia3,
+    read_bare_prefix,
+    read_bare_prompt,
+    read_bare_tuned,
+    tuned_names,
+)
 from hubrank.checkpoints.base_names import canonical_base
 from hubrank.checkpoints.base_tensors import BaseTensors
 from hubrank.checkpoints.card import plain
@@ -125,6 +132,8 @@ def read_bare(listing: Listing, bundle: Bundle, *, base_tensors: BaseTensors | N
                 "no weights", f"{plain(manifest.weights)} has no floating-point tensor {plain(manifest.tensor)!r}"
             )
         names = [manifest.tensor]
+    if manifest.method in _TUNED and manifest.stored == "tuned" and base_tensors is None:
+        raise AdapterError("needs base", NEEDS_BASE)  # said before the weights, which may be large, are read in vain
     wanted, read = METHODS[manifest.method]
     tensors = file.read(wanted(names, manifest))
     adapter = read(manifest, tensors, base_tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from hubrank.hubs.protocol import Listing
 if TYPE_CHECKING:
     from hubrank.types import FloatArray
 
-__all__ = ["FolderTensors"]
+__all__ = ["FolderTensors", "short_names"]
 
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -41,22 +42,28 @@ class FolderTensors:
         listing = Listing(str(folder), "", None, files)
         whole = next((name for name in _WHOLE if name in files), None)
         names = [whole] if whole is not None else _shards(bundle, files)
-        self._where: dict[str, tuple[TensorFile, str]] = {}
+        self._files: dict[str, TensorFile] = {}
         for name in names:
             file = open_tensors(listing, bundle, (name,))
-            for key in file.tensors:
-                self._where[key] = (file, key)
-                head, _, rest = key.partition(".")
-                if head in _HEADED:
-                    self._where.setdefault(rest, (file, key))
+            self._files |= dict.fromkeys(file.tensors, file)
+        self._keys = short_names(self._files)
 
     def get(self, name: str) -> FloatArray | None:
         """The parameter in float32, or None where the model has none of that name."""
-        found = self._where.get(name)
-        if found is None:
-            return None
-        file, key = found
-        return file.read([key])[key]
+        key = self._keys.get(name)
+        return None if key is None else self._files[key].read([key])[key]
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The parameter's shape, or None where the model has none of that name."""
+        key = self._keys.get(name)
+        return None if key is None else tuple(self._files[key].tensors[key].shape)
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """The keys of a base model's files by the names that they are found under: their own, and less a head's word in front."""
+    keys = list(keys)
+    split = ((key, key.partition(".")) for key in keys)
+    return {rest: key for key, (head, _, rest) in split if head in _HEADED and rest} | {key: key for key in keys}
 
 
 def _shards(bundle: FolderBundle, files: dict[str, int]) -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from hubrank.errors import AdapterError
 if TYPE_CHECKING:
     from hubrank.types import FloatArray
 
-__all__ = ["BaseTensors", "base_vector", "base_weight"]
+__all__ = ["BaseShapes", "BaseTensors", "base_shape", "base_vector", "base_weight"]
 
+_Found = TypeVar("_Found")
 _WRAPPERS = 3  # a head's model puts at most this many names before the base model's own path
 
 
@@ -23,6 +24,14 @@ class BaseTensors(Protocol):
 
     def get(self, name: str) -> FloatArray | None:
         """The parameter in float32, or None where the model has none of that name."""
+
+
+@runtime_checkable
+class BaseShapes(BaseTensors, Protocol):
+    """Base tensors that know a shape without reading the numbers: over a network it costs nothing, a matrix megabytes."""
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The parameter's shape, or None where the model has none of that name."""
 
 
 def base_weight(
@@ -49,13 +58,38 @@ def base_weight(
     weight = _find(base_tensors, f"{module}.weight")
     if weight is None:
         return None
-    if weight.ndim != 2:
-        raise AdapterError("shape mismatch", f"{module}: the base weight has {weight.ndim} dimensions, not 2")
     kept = transposed or fields.boolean(config, "fan_in_fan_out")
-    for candidate in (weight.T, weight) if kept else (weight, weight.T):
-        if d_out in (None, candidate.shape[0]) and d_in in (None, candidate.shape[1]):
-            return candidate
-    raise AdapterError("shape mismatch", f"{module}: the base weight is {list(weight.shape)}, the adapter says {[d_out, d_in]}")
+    return weight.T if _turned(module, weight.shape, kept, d_out, d_in) else weight
+
+
+def base_shape(
+    base_tensors: BaseTensors | None, module: str, config: Mapping[str, Any], *, d_out: int | None = None
+) -> tuple[int, int] | None:
+    """(d_out, d_in) of a module's weight, as :func:`base_weight` would give it, without reading its numbers where that can be.
+
+    Raises:
+        AdapterError: no orientation fits what the adapter says.
+    """
+    if isinstance(base_tensors, BaseShapes):
+        shape = _named(base_tensors.shape, f"{module}.weight")
+    else:
+        weight = _find(base_tensors, f"{module}.weight")
+        shape = None if weight is None else weight.shape
+    if shape is None:
+        return None
+    turned = _turned(module, shape, fields.boolean(config, "fan_in_fan_out"), d_out, None)
+    return (shape[1], shape[0]) if turned else (shape[0], shape[1])
+
+
+def _turned(module: str, shape: tuple[int, ...], kept: bool, d_out: int | None, d_in: int | None) -> bool:
+    """Whether a weight that is kept in this shape is [d_in, d_out]: as the config says, if the adapter's tensors fit that."""
+    if len(shape) != 2:
+        raise AdapterError("shape mismatch", f"{module}: the base weight has {len(shape)} dimensions, not 2")
+    for turned in (kept, not kept):
+        rows, columns = shape[::-1] if turned else shape
+        if d_out in (None, rows) and d_in in (None, columns):
+            return turned
+    raise AdapterError("shape mismatch", f"{module}: the base weight is {list(shape)}, the adapter says {[d_out, d_in]}")
 
 
 def base_vector(base_tensors: BaseTensors | None, name: str, size: int) -> FloatArray | None:
@@ -71,14 +105,18 @@ def base_vector(base_tensors: BaseTensors | None, name: str, size: int) -> Float
 
 
 def _find(base_tensors: BaseTensors | None, name: str) -> FloatArray | None:
-    if base_tensors is None:
-        return None
+    tensor = None if base_tensors is None else _named(base_tensors.get, name)
+    if tensor is not None and not np.isfinite(tensor).all():
+        raise AdapterError("not finite", f"{name} of the base model holds NaN or infinity")
+    return tensor
+
+
+def _named(look: Callable[[str], _Found | None], name: str) -> _Found | None:
+    """What is found under a name, or under it less the words that a head's model puts in front."""
     for _ in range(_WRAPPERS):
-        tensor = base_tensors.get(name)
-        if tensor is not None:
-            if not np.isfinite(tensor).all():
-                raise AdapterError("not finite", f"{name} of the base model holds NaN or infinity")
-            return tensor
+        found = look(name)
+        if found is not None:
+            return found
         head, _, name = name.partition(".")
         if not name or not head or head.isdigit():
             break

@@ -54,6 +54,8 @@ def float32(dtype: str, values: NDArray[Any]) -> FloatArray:
         wide = values.astype(np.uint32, order="C")
         wide <<= 16
         return wide.view(np.float32)
+    if dtype == "F32":
+        return values.astype(np.float32, order="C")
     if dtype.startswith("F8"):
         return np.ascontiguousarray(_float8_table(dtype)[values])
     with np.errstate(over="ignore", invalid="ignore"):

@@ -13,9 +13,9 @@ import numpy as np
 
 from hubrank.checkpoints import config as fields
 from hubrank.checkpoints.architectures import site_of
-from hubrank.checkpoints.base_tensors import BaseTensors, base_weight
+from hubrank.checkpoints.base_tensors import BaseTensors, base_shape, base_weight
 from hubrank.checkpoints.peft_modules import Budget, Grammar, adapter_of, matrix
-from hubrank.checkpoints.peft_widths import input_width, weight_of
+from hubrank.checkpoints.peft_widths import input_width, shape_of
 from hubrank.errors import AdapterError
 from hubrank.types import Adapter, Delta
 
@@ -67,15 +67,15 @@ def read_miss(
         elif kind == "mini":
             if block.shape[1] != fields.integer(config, "mini_r", default=1):
                 raise AdapterError("shape mismatch", f"{module[-120:]}: block {list(block.shape)} is not as wide as mini_r")
-            d_out, d_in = weight_of(base_tensors, module, config).shape
+            d_out, d_in = shape_of(base_tensors, module, config)
             if d_out % block.shape[1]:
                 raise AdapterError("shape mismatch", f"{module[-120:]}: {d_out} rows are no multiple of {block.shape[1]}")
             budget.take(d_out * rank, module)
             delta = _tiled(module, np.tile(block, d_out // block.shape[1]).T, d_in, budget)
         else:
             d_out = block.shape[1]
-            weight = base_weight(base_tensors, module, config, d_out=d_out)
-            width = input_width(module, d_out) if weight is None else weight.shape[1]
+            shape = base_shape(base_tensors, module, config, d_out=d_out)
+            width = input_width(module, d_out) if shape is None else shape[1]
             if width is None:
                 raise AdapterError("needs base", f"{module[-120:]}: the file does not say how wide its input is")
             delta = _tiled(module, block.T, width, budget)

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -35,6 +36,8 @@ _WRAPPERS = ("base_model.model.", "base_model.")
 _MATCH_SECONDS = 1.0  # of processor time for all patterns of an adapter together
 _ADAPTER = r"(?:\.(?!weight$|bias$)[^.]+)?"
 
+_MAX_KEPT = 200
+
 Clock: TypeAlias = float
 """A moment on the clock of ``time.thread_time``."""
 
@@ -42,6 +45,14 @@ Clock: TypeAlias = float
 def deadline() -> Clock:
     """When matching the patterns of an adapter that is read from now on has taken too long."""
     return time.thread_time() + _MATCH_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A key taken apart."""
+
+    module: str
+    part: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +83,10 @@ class Grammar:
         """
         modules: dict[str, Parts] = {}
         for name, tensor in tensors.items():
-            match = self._match(name)
-            if match is None:
+            key = self._match(name)
+            if key is None:
                 continue
-            module, part = _strip(match["module"]), match["part"]
+            module, part = key.module, key.part
             if part in modules.setdefault(module, {}):
                 raise AdapterError("several adapters", f"{module[-120:]} has more than one {part}")
             if not np.isfinite(tensor).all():
@@ -85,10 +96,21 @@ class Grammar:
             raise AdapterError("no weights", "the file holds no tensors of this method")
         return dict(sorted(modules.items(), key=lambda item: site_of(item[0])))
 
-    def _match(self, name: str) -> re.Match[str] | None:
-        if ".modules_to_save." in name or ".original_module." in name:
-            return None
-        return next((match for pattern in self.patterns if (match := pattern.fullmatch(name))), None)
+    def _match(self, name: str) -> _Key | None:
+        # The same few hundred names are in thousands of adapters; names that no model has are not kept.
+        return _known_key(self.patterns, name) if len(name) <= _MAX_KEPT else _key(self.patterns, name)
+
+
+@lru_cache(maxsize=16_384)
+def _known_key(patterns: tuple[re.Pattern[str], ...], name: str) -> _Key | None:
+    return _key(patterns, name)
+
+
+def _key(patterns: tuple[re.Pattern[str], ...], name: str) -> _Key | None:
+    if ".modules_to_save." in name or ".original_module." in name:
+        return None
+    match = next((match for pattern in patterns if (match := pattern.fullmatch(name))), None)
+    return None if match is None else _Key(_strip(match["module"]), match["part"])
 
 
 def _strip(module: str) -> str:
@@ -122,8 +144,9 @@ def scale_of(config: Mapping[str, Any], module: str, rows: int | None, until: Cl
     Raises:
         AdapterError: the config is malformed, or contradicts the tensors.
     """
-    rank = fields.match_pattern(fields.mapping(config, "rank_pattern"), module, until=until)
-    own = fields.match_pattern(fields.mapping(config, "alpha_pattern"), module, until=until)
+    ranks, alphas = fields.mapping(config, "rank_pattern"), fields.mapping(config, "alpha_pattern")
+    rank = fields.match_pattern(ranks, module, until=until) if ranks else None
+    own = fields.match_pattern(alphas, module, until=until) if alphas else None
     r = fields.integer({"r": rank} if rank is not None else config, "r", default=8)
     if rows not in (None, r):
         raise AdapterError("shape mismatch", f"{module[-120:]} has rank {rows}, its config says {r}")
@@ -180,7 +203,7 @@ def adapter_of(base: str, method: str, deltas: Sequence[Delta], *, variant: str 
     if repeated:
         raise AdapterError("ambiguous modules", f"{repeated[0][-120:]} occurs more than once")
     for delta in deltas:
-        arrays = [delta.down, delta.up] + ([] if delta.shift is None else [delta.shift])
+        arrays = [array for array in (delta.down, delta.up, delta.shift, delta.spectrum) if array is not None]
         if not all(np.isfinite(array).all() for array in arrays):
             raise AdapterError("not finite", f"{str(delta.site)[-120:]}: the update overflows")
     return Adapter(base, method, tuple(sorted(deltas, key=lambda d: d.site)), tuple(warnings), variant)

@@ -11,15 +11,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from hubrank.checkpoints import config as fields
 from hubrank.checkpoints.architectures import site_of
-from hubrank.checkpoints.base_tensors import BaseTensors, base_weight
+from hubrank.checkpoints.base_tensors import BaseTensors, base_shape
+from hubrank.checkpoints.fourier import Frequencies
+from hubrank.checkpoints.leading import WHOLE, Room, of_product
 from hubrank.checkpoints.peft_modules import Budget, Grammar, adapter_of, matrix
-from hubrank.checkpoints.peft_widths import input_width, read_one_space, weight_of
+from hubrank.checkpoints.peft_widths import input_width, read_one_space, shape_of
 from hubrank.errors import AdapterError
 from hubrank.types import Adapter, Delta
 
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 
     from hubrank.checkpoints.peft_modules import Parts
     from hubrank.types import FloatArray
+
+    _Spectra: TypeAlias = Mapping[str, FloatArray]
+    _Shapes: TypeAlias = Mapping[str, tuple[int, int]]
+    _Places: TypeAlias = Mapping[tuple[int, int], NDArray[np.int64]]
 
 __all__ = ["MAX_DRAWN", "read_fourierft", "read_vera", "wanted_fourierft", "wanted_vera"]
 
@@ -85,13 +91,18 @@ def read_vera(
         warnings.append("VeRA: its random projections were not saved and were drawn again from their seed")
     if a.shape[0] != shape[0] or b.shape[1] != shape[0] or a.shape[1] < shape[1] or b.shape[0] < shape[2]:
         raise AdapterError("shape mismatch", f"vera_A {list(a.shape)} and vera_B {list(b.shape)} do not fit the modules")
-    budget = Budget()
+    sides = {module: (len(lambda_b), widths[module]) for module, (lambda_b, _) in vectors.items()}
+    whole = sum(d_out + d_in for d_out, d_in in sides.values()) * shape[0] <= WHOLE
+    room = None if whole else Room(sides.values())
     deltas = []
     for module, (lambda_b, lambda_d) in vectors.items():
-        budget.take((widths[module] + len(lambda_b)) * shape[0], module)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             up, down = lambda_b[:, None] * b[: len(lambda_b)], lambda_d[:, None] * a[:, : widths[module]]
-        deltas.append(Delta(site_of(module), down=down, up=up))
+            if room is None:
+                deltas.append(Delta(site_of(module), down=down, up=up))
+            else:
+                room.work(module, shape[0], max(sides[module]), 2)
+                deltas.append(of_product(up, down, room.kept).delta(site_of(module)))
     return adapter_of(base, "lora", deltas, variant="vera", warnings=warnings)
 
 
@@ -113,9 +124,9 @@ def _vera_widths(
     same = read_one_space(modules)
     for module, parts in modules.items():
         d_out = len(parts["vera_lambda_b"])
-        weight = base_weight(base_tensors, module, config, d_out=d_out)
-        if weight is not None:
-            width: int | None = weight.shape[1]
+        shape = base_shape(base_tensors, module, config, d_out=d_out)
+        if shape is not None:
+            width: int | None = shape[1]
         else:
             width = a.shape[1] if a is not None and same else input_width(module, d_out)
         if width is None:
@@ -158,31 +169,56 @@ def read_fourierft(
     seed = fields.integer(config, "random_loc_seed", default=777, low=0, high=_SEEDS)
     n_frequency = fields.integer(config, "n_frequency", default=1000)
     same = not fields.mapping(config, "n_frequency_pattern")
-    budget = Budget()
-    places: dict[tuple[int, int], NDArray[np.int64]] = {}
-    deltas = []
+    spectra, shapes = {}, {}
     for module, parts in _FOURIERFT.modules(tensors).items():
         spectrum = matrix(parts, "fourierft_spectrum", module, ndim=1)
-        shape = weight_of(base_tensors, module, config).shape
+        shape = shape_of(base_tensors, module, config)
         entries = shape[0] * shape[1]
         if len(spectrum) > entries or (same and len(spectrum) != n_frequency):
             raise AdapterError("shape mismatch", f"{module[-120:]}: {len(spectrum)} frequencies, {n_frequency} in the config")
-        if entries > MAX_DRAWN:
-            raise AdapterError("too large", f"{module[-120:]} has {entries:,} places for frequencies")
-        budget.take(entries, module)
-        if shape not in places:
-            places[shape] = _draw_places(seed, entries)
-        dense = np.zeros(entries, np.float32)
+        spectra[module], shapes[module] = spectrum, shape
+    drawn = sum(out * into for out, into in set(shapes.values()))
+    if drawn > MAX_DRAWN:
+        raise AdapterError("too large", f"modules of {len(set(shapes.values()))} shapes have {drawn:,} places for frequencies")
+    most = {shape: max(len(spectra[module]) for module in spectra if shapes[module] == shape) for shape in set(shapes.values())}
+    places = {shape: _draw_places(seed, shape[0] * shape[1], most[shape]) for shape in most}
+    whole = sum(out * into + min(out, into) ** 2 for out, into in shapes.values()) <= WHOLE
+    make = _dense_fourier if whole else _sparse_fourier
+    return adapter_of(base, "lora", make(spectra, shapes, places, scaling), variant="fourierft")
+
+
+def _dense_fourier(spectra: _Spectra, shapes: _Shapes, places: _Places, scaling: float) -> list[Delta]:
+    budget = Budget()
+    deltas = []
+    for module, spectrum in spectra.items():
+        shape = shapes[module]
+        dense = np.zeros(shape[0] * shape[1], np.float32)
         dense[places[shape][: len(spectrum)]] = spectrum
         with np.errstate(over="ignore", invalid="ignore"):
             up, down = budget.factors((np.fft.ifft2(dense.reshape(shape)).real * scaling).astype(np.float32), module)
         deltas.append(Delta(site_of(module), down=down, up=up))
-    return adapter_of(base, "lora", deltas, variant="fourierft")
+    return deltas
 
 
-def _draw_places(seed: int, entries: int) -> NDArray[np.int64]:
-    """Flat places of the frequencies in a module with this many entries, in the order of the spectrum."""
+def _sparse_fourier(spectra: _Spectra, shapes: _Shapes, places: _Places, scaling: float) -> list[Delta]:
+    room = Room(shapes.values())
+    known: dict[tuple[tuple[int, int], int], Frequencies] = {}
+    for module, spectrum in spectra.items():
+        which = shapes[module], len(spectrum)
+        if which not in known:
+            known[which] = Frequencies(places[which[0]][: which[1]], which[0])
+        known[which].work(room, module)
+    return [
+        known[shapes[module], len(spectrum)].leading(spectrum, room.kept).delta(site_of(module), scaling)
+        for module, spectrum in spectra.items()
+    ]
+
+
+def _draw_places(seed: int, entries: int, count: int) -> NDArray[np.int64]:
+    """Flat places of the first frequencies in a module with this many entries, in the order of the spectrum."""
     import torch
 
-    places: NDArray[np.int64] = torch.randperm(entries, generator=torch.Generator().manual_seed(seed)).numpy()
+    # Half the memory of the int64 that peft draws, and the same numbers.
+    drawn = torch.randperm(entries, generator=torch.Generator().manual_seed(seed), dtype=torch.int32)
+    places: NDArray[np.int64] = drawn[:count].numpy().astype(np.int64)
     return places

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +21,9 @@ import numpy as np
 from hubrank.checkpoints import config as fields
 from hubrank.checkpoints.architectures import site_of
 from hubrank.checkpoints.base_tensors import BaseTensors, base_weight
+from hubrank.checkpoints.leading import WHOLE, Leading, Room, by_gram
 from hubrank.checkpoints.peft_modules import Budget, Grammar, adapter_of, matrix
-from hubrank.checkpoints.peft_widths import weight_of
+from hubrank.checkpoints.peft_widths import shape_of
 from hubrank.errors import AdapterError
 from hubrank.types import Adapter, Delta
 
@@ -36,9 +37,7 @@ __all__ = ["WITHOUT_BASE", "read_boft", "read_oft", "wanted_boft", "wanted_oft"]
 _OFT = Grammar.of("oft_R.weight", "oft_embedding_R.weight", "oft_r", "oft_s")
 _BOFT = Grammar.of("boft_R", "boft_s")
 _MAX_BLOCK = 1 << 12
-_MAX_SPLIT = 1 << 9  # the largest block that is worth a decomposition
 _MAX_TERMS = 64
-_KEPT = 256  # directions of M - I, where it is too large to be kept whole
 WITHOUT_BASE = "without the base weights: the rotation of each module's input, not the change of its weight"
 
 
@@ -100,7 +99,7 @@ def read_oft(
     for module, parts in modules.items():
         blocks = _oft_blocks(config, module, matrix(parts, "oft_R", module))
         if shared:
-            d_in = weight_of(base_tensors, module, config).shape[1]
+            d_in = shape_of(base_tensors, module, config)[1]
             if len(blocks) != 1 or d_in % blocks.shape[1]:
                 raise AdapterError("shape mismatch", f"{module[-120:]}: a shared block {list(blocks.shape)}, width {d_in}")
             blocks = np.broadcast_to(blocks, (d_in // blocks.shape[1], *blocks.shape[1:]))
@@ -216,11 +215,11 @@ def _deltas(
         weights[rotation.module] = weight
     else:
         return [_change(rotation, weights[rotation.module], budget) for rotation in rotations], []
-    whole = budget.fits((rotation.width, rotation.width) for rotation in rotations)
     warnings = [f"{name} {WITHOUT_BASE}"]
-    if not whole:
-        warnings.append(f"{name}: of each rotation the {_KEPT} largest directions, for its size")
-    return [_descriptor(rotation, budget, whole=whole) for rotation in rotations], warnings
+    if sum(rotation.width**2 for rotation in rotations) <= WHOLE:
+        return [_descriptor(rotation, budget) for rotation in rotations], warnings
+    room = Room((rotation.width, rotation.width) for rotation in rotations)
+    return [_leading(rotation, room) for rotation in rotations], warnings
 
 
 def _change(rotation: _Rotation, weight: FloatArray, budget: Budget) -> Delta:
@@ -233,34 +232,46 @@ def _change(rotation: _Rotation, weight: FloatArray, budget: Budget) -> Delta:
     return Delta(site_of(rotation.module), down=down, up=up)
 
 
-def _descriptor(rotation: _Rotation, budget: Budget, *, whole: bool) -> Delta:
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        if whole:
-            budget.take(rotation.width**2, rotation.module)
-            identity = np.eye(rotation.width, dtype=np.float32)
-            up, down = budget.factors((rotation.turn(identity) - identity).astype(np.float32), rotation.module)
-        else:
-            up, down = _leading(rotation, budget)
-        shift = None if rotation.scale is None else np.log(np.maximum(np.abs(rotation.scale), np.float32(1e-6)))
-    return Delta(site_of(rotation.module), down=down, up=up, shift=shift)
+def _descriptor(rotation: _Rotation, budget: Budget) -> Delta:
+    """M^T - I, whole."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        budget.take(rotation.width**2, rotation.module)
+        up, down = budget.factors(_turned(rotation).astype(np.float32), rotation.module)
+    return Delta(site_of(rotation.module), down=down, up=up, shift=_shift(rotation))
 
 
-def _leading(rotation: _Rotation, budget: Budget) -> tuple[FloatArray, FloatArray]:
-    """(up, down) of M^T - I's largest directions; blocks do not mix, so each has its own."""
+def _leading(rotation: _Rotation, room: Room) -> Delta:
+    """M^T - I's largest directions; blocks of one stage do not mix, so each has its own."""
     blocks = rotation.stages[0]
-    size = blocks.shape[1]
-    if len(rotation.stages) > 1 or size > _MAX_SPLIT:
-        raise AdapterError("too large", f"{rotation.module[-120:]}: a rotation of {rotation.width} columns")
-    if not np.isfinite(blocks).all():
-        raise AdapterError("not finite", f"{rotation.module[-120:]}: its rotation overflows")
-    left, values, right = np.linalg.svd(blocks - np.eye(size))
-    kept = np.argsort(-values.ravel(), kind="stable")[:_KEPT]
-    budget.take(2 * len(kept) * rotation.width, rotation.module)
-    up = np.zeros((rotation.width, len(kept)), np.float32)
-    down = np.zeros((len(kept), rotation.width), np.float32)
-    for i, place in enumerate(kept):
+    count, size, _ = blocks.shape
+    with np.errstate(over="ignore", invalid="ignore"):
+        if len(rotation.stages) > 1:
+            room.work(rotation.module, rotation.width, rotation.width)
+            part = by_gram(_turned(rotation)[None], room.kept)[0]
+        else:
+            room.work(rotation.module, size, size, count)
+            part = _of_blocks(by_gram(blocks - np.eye(size), room.kept), size, room.kept)
+        return replace(part.delta(site_of(rotation.module)), shift=_shift(rotation))
+
+
+def _of_blocks(parts: list[Leading], size: int, kept: int) -> Leading:
+    """Of a block-diagonal matrix, from those of its blocks."""
+    values = np.concatenate([part.values for part in parts])
+    order = np.argsort(-values, kind="stable")
+    u, v = np.zeros((2, len(parts) * size, min(kept, len(values))))
+    for i, place in enumerate(order[:kept]):
         block, k = divmod(int(place), size)
         inside = slice(block * size, (block + 1) * size)
-        up[inside, i] = left[block, :, k] * values[block, k]
-        down[i, inside] = right[block, k]
-    return up, down
+        u[inside, i], v[inside, i] = parts[block].u[:, k], parts[block].v[:, k]
+    return Leading(u, values[order], v)
+
+
+def _turned(rotation: _Rotation) -> NDArray[np.float64]:
+    """M^T - I."""
+    identity = np.eye(rotation.width, dtype=np.float32)
+    return rotation.turn(identity) - identity
+
+
+def _shift(rotation: _Rotation) -> FloatArray | None:
+    """log|s| of a BOFT's scales."""
+    return None if rotation.scale is None else np.log(np.maximum(np.abs(rotation.scale), np.float32(1e-6)))

@@ -7,16 +7,13 @@ modules whose shape follows from what they are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hubrank.checkpoints.architectures import site_of
-from hubrank.checkpoints.base_tensors import BaseTensors, base_weight
+from hubrank.checkpoints.base_tensors import BaseTensors, base_shape
 from hubrank.errors import AdapterError
 
-if TYPE_CHECKING:
-    from hubrank.types import FloatArray
-
-__all__ = ["input_width", "read_one_space", "weight_of"]
+__all__ = ["input_width", "read_one_space", "shape_of"]
 
 # Rows of the weight for each column, in every model that has a module of this name: BERT and its kin, DistilBERT, GPT-2.
 _ROWS_PER_COLUMN = {
@@ -46,15 +43,15 @@ def read_one_space(modules: Iterable[str]) -> bool:
     return names <= _READ_HIDDEN or len({site_of(module).reads for module in modules}) == 1
 
 
-def weight_of(
+def shape_of(
     base_tensors: BaseTensors | None, module: str, config: Mapping[str, Any], *, d_out: int | None = None
-) -> FloatArray:
-    """The base weight [d_out, d_in] of a module that cannot be read without it.
+) -> tuple[int, int]:
+    """(d_out, d_in) of the base weight of a module that cannot be read without it.
 
     Raises:
         AdapterError: with reason ``needs base`` where it is not at hand.
     """
-    weight = base_weight(base_tensors, module, config, d_out=d_out)
-    if weight is None:
+    shape = base_shape(base_tensors, module, config, d_out=d_out)
+    if shape is None:
         raise AdapterError("needs base", f"{module[-120:]}: the file does not say how wide its input is")
-    return weight
+    return shape

@@ -37,7 +37,7 @@ __all__ = [
     "read_published",
 ]
 
-READER_VERSION = 2
+READER_VERSION = 3
 """Raised whenever more can be read, so that what was skipped is tried again."""
 
 METHODS = ("lora", "bottleneck", "prefix", "prompt", "ia3", "bias", "rotation", "reft")

@@ -104,14 +104,16 @@ def parse_header(header: bytes, size: int) -> Mapping[str, TensorInfo]:
 
 
 def _info(name: str, entry: Any, data_start: int, size: int) -> TensorInfo:
-    match entry:
-        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(stop)]} if dtype in BYTES:
-            pass
-        case _:
-            raise AdapterError("damaged file", f"tensor {_short(name)} has a malformed entry or an unknown dtype")
+    try:
+        dtype, shape, (start, stop) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        fits = type(shape) is list and type(start) is type(stop) is int and dtype in BYTES
+    except (KeyError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise AdapterError("damaged file", f"tensor {_short(name)} has a malformed entry or an unknown dtype")
     if len(shape) > 8 or not all(type(n) is int and 0 <= n <= size for n in shape):
         raise AdapterError("damaged file", f"tensor {_short(name)} has an impossible shape")
-    if isinstance(start, bool) or isinstance(stop, bool) or not 0 <= start <= stop <= size - data_start:
+    if not 0 <= start <= stop <= size - data_start:
         raise AdapterError("damaged file", f"tensor {_short(name)} lies outside the file")
     if prod(shape) * BYTES[dtype] != stop - start:
         raise AdapterError("damaged file", f"tensor {_short(name)} has {stop - start:,} bytes, which its shape does not fill")

@@ -135,13 +135,13 @@ class _Machine:
         self.storages: dict[str, Storage] = {}
 
     def run(self) -> Any:
-        data, instructions = self.data, _INSTRUCTIONS
+        data, instructions = self.data, _TABLE
         for _ in range(MAX_INSTRUCTIONS):
             code = data[self.at]
             self.at += 1
             if code == 0x2E:  # STOP
                 return self.stack.pop()
-            instruction = instructions.get(code)
+            instruction = instructions[code]
             if instruction is None:
                 _refuse(code)
             instruction(self)
@@ -153,6 +153,11 @@ class _Machine:
             raise ValueError
         self.at += count
         return piece
+
+    def byte(self) -> int:
+        value: int = self.data[self.at]
+        self.at += 1
+        return value
 
     def number(self, size: int, *, signed: bool = False) -> int:
         return int.from_bytes(self.take(size), "little", signed=signed)
@@ -286,12 +291,12 @@ _INSTRUCTIONS: MappingProxyType[int, Callable[[_Machine], object]] = MappingProx
         0x95: lambda m: m.take(8),  # FRAME
         ord("("): _Machine.mark,
         ord("0"): _pop,
-        ord("N"): lambda m: m.push(None),
-        0x88: lambda m: m.push(True),
-        0x89: lambda m: m.push(False),
-        ord("K"): lambda m: m.push(m.number(1)),
-        ord("M"): lambda m: m.push(m.number(2)),
-        ord("J"): lambda m: m.push(m.number(4, signed=True)),
+        ord("N"): lambda m: m.stack.append(None),
+        0x88: lambda m: m.stack.append(True),
+        0x89: lambda m: m.stack.append(False),
+        ord("K"): lambda m: m.stack.append(m.byte()),
+        ord("M"): lambda m: m.stack.append(m.number(2)),
+        ord("J"): lambda m: m.stack.append(m.number(4, signed=True)),
         0x8A: _long,
         ord("G"): lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
         ord("X"): lambda m: m.push_text(4),
@@ -303,7 +308,7 @@ _INSTRUCTIONS: MappingProxyType[int, Callable[[_Machine], object]] = MappingProx
         ord("}"): lambda m: m.push({}),
         0x8F: lambda m: m.push(_NOTHING),  # EMPTY_SET
         0x90: lambda m: m.since_mark(),  # ADDITEMS
-        ord(")"): lambda m: m.push(()),
+        ord(")"): lambda m: m.stack.append(()),
         ord("t"): lambda m: m.push(tuple(m.since_mark())),
         0x85: lambda m: m.push_tuple(1),
         0x86: lambda m: m.push_tuple(2),
@@ -312,11 +317,11 @@ _INSTRUCTIONS: MappingProxyType[int, Callable[[_Machine], object]] = MappingProx
         ord("e"): lambda m: m.append(m.since_mark()),
         ord("s"): lambda m: m.set_items([m.stack.pop(-2), m.stack.pop()]),
         ord("u"): lambda m: m.set_items(m.since_mark()),
-        ord("q"): lambda m: m.remember(m.number(1)),
+        ord("q"): lambda m: m.remember(m.byte()),
         ord("r"): lambda m: m.remember(m.number(4)),
         0x94: lambda m: m.remember(len(m.memo)),
-        ord("h"): lambda m: m.push(m.memo[m.number(1)]),
-        ord("j"): lambda m: m.push(m.memo[m.number(4)]),
+        ord("h"): lambda m: m.stack.append(m.memo[m.byte()]),
+        ord("j"): lambda m: m.stack.append(m.memo[m.number(4)]),
         ord("c"): lambda m: m.name(m.line(), m.line()),
         0x93: _stack_name,
         ord("R"): _Machine.reduce,
@@ -324,3 +329,4 @@ _INSTRUCTIONS: MappingProxyType[int, Callable[[_Machine], object]] = MappingProx
         ord("Q"): _Machine.persistent,
     }
 )
+_TABLE = tuple(_INSTRUCTIONS.get(code) for code in range(256))

@@ -6,7 +6,10 @@ import contextlib
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 
 from hubrank.errors import AdapterError, HubError
@@ -21,6 +24,11 @@ _DEPTH = 6
 _SKIPPED_FOLDERS = ("checkpoint-", ".", "__pycache__")
 _NO_WEIGHTS = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state(_\d+)?)\.(pt|bin|pth)")
 _HASHED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".md")
+# Read at once: whoever hashes in one thread asks for the interpreter's lock once a block, which other threads hold for
+# milliseconds.
+_BLOCK = 1 << 20
+_SETTLED = 2_000_000_000  # nanoseconds; a file that was written just now may be written again in the same tick of its clock
+_MOST_SEEN = 4096
 
 
 class FolderHub:
@@ -39,6 +47,7 @@ class FolderHub:
             raise HubError(f"--hub {root}: no such folder; give hf, adapterhub, zips or a folder of adapters")
         self.name = f"folder:{self.root}"
         self.traffic = Traffic()
+        self._seen: dict[str, dict[str, _Seen]] = {}
 
     def discover(self, query: Query) -> Iterator[Listing]:
         """List the adapters in the order of their paths. The base is known only after reading, so ``bases`` is not applied.
@@ -68,7 +77,7 @@ class FolderHub:
         """The files of one adapter."""
         if listing.location is None:
             raise HubError(f"{listing.repo}: not from a folder")
-        return FolderBundle(Path(listing.location))
+        return FolderBundle(Path(listing.location), self._seen.get(listing.location, {}))
 
     def _adapter_folders(self, faults: list[str]) -> Iterator[Path]:
         def fail(error: OSError) -> None:
@@ -93,24 +102,41 @@ class FolderHub:
 
     def _revision(self, folder: Path, files: dict[str, int]) -> str:
         digest = hashlib.sha1(usedforsecurity=False)
+        seen: dict[str, _Seen] = {}
         for name in sorted(files):
             # Often most of a folder's bytes; where weights came without a config, their file may be called anything.
             if not name.endswith(_HASHED) or (_NO_WEIGHTS.fullmatch(name) and "hubrank.json" not in files):
                 continue
             digest.update(f"{name}\0{files[name]}\0".encode("utf-8", "surrogateescape"))
             try:
-                with (folder / name).open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha1").digest())
+                seen[name] = _hashed(folder / name)
+                digest.update(seen[name].sha256.encode())
             except OSError as error:
                 digest.update(f"unreadable {error.errno}".encode())
+        self._seen[str(folder)] = seen
+        if len(self._seen) > _MOST_SEEN:
+            self._seen.pop(next(iter(self._seen)))
         return digest.hexdigest()
 
 
-class FolderBundle:
-    """The files of one adapter folder."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A file's content when it was listed; ``stamp`` is None where a later look at the file could not tell it apart."""
 
-    def __init__(self, folder: Path) -> None:
+    sha256: str
+    stamp: tuple[int, ...] | None
+
+
+class FolderBundle:
+    """The files of one adapter folder.
+
+    Args:
+        seen: what a listing hashed already. It is not hashed again where the file is still the same one, untouched since.
+    """
+
+    def __init__(self, folder: Path, seen: Mapping[str, _Seen] | None = None) -> None:
         self._folder = folder
+        self._seen = seen or {}
         self._touched: set[str] = set()
         self.traffic = Traffic()
 
@@ -123,8 +149,11 @@ class FolderBundle:
         """Of the named files that are there: ``sha256:HEX``."""
         found = {}
         for name in names:
-            with contextlib.suppress(OSError), self._path(name).open("rb") as file:
-                found[name] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            path, seen = self._path(name), self._seen.get(name)
+            with contextlib.suppress(OSError):
+                if seen is None or seen.stamp is None or seen.stamp != _stamp(path.stat()):
+                    seen = _hashed(path)
+                found[name] = f"sha256:{seen.sha256}"
         return found
 
     def size(self, name: str) -> int:
@@ -143,28 +172,57 @@ class FolderBundle:
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
         """Bytes ``start`` to ``stop``."""
-        try:
-            with self._path(name).open("rb") as file:
-                file.seek(start)
-                data = file.read(stop - start)
-        except OSError as error:
-            raise AdapterError("file unreadable", f"{name} ({error.strerror})") from error
-        if len(data) != stop - start:
-            raise AdapterError("file truncated", f"{name} ends at byte {start + len(data):,}, before {stop:,}")
-        if name not in self._touched:
-            self._touched.add(name)
-            self.traffic.bytes_whole += self.size(name)
-        self.traffic.bytes_read += len(data)
+        (data,) = self.read_ranges(name, [(start, stop)])
         return data
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-        """Several ranges of one file."""
-        return (self.read_range(name, start, stop) for start, stop in ranges)
+        """Several ranges of one file, which is opened once."""
+        path = self._path(name)
+        try:
+            with path.open("rb", buffering=0) as file:
+                if name not in self._touched:
+                    self._touched.add(name)
+                    self.traffic.bytes_whole += self.size(name)
+                for start, stop in ranges:
+                    data = _exactly(file, name, start, stop)
+                    self.traffic.bytes_read += len(data)
+                    yield data
+        except OSError as error:
+            raise AdapterError("file unreadable", f"{name} ({error.strerror})") from error
 
     def _path(self, name: str) -> Path:
         if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
             raise AdapterError("unsafe path", f"{name!r} is not a plain file name")
         return self._folder / name
+
+
+def _hashed(path: Path) -> _Seen:
+    """Read a file to its end."""
+    digest, started = hashlib.sha256(), time.time_ns()
+    with path.open("rb", buffering=0) as file:
+        before = os.fstat(file.fileno())
+        block = memoryview(bytearray(min(_BLOCK, before.st_size + 1)))
+        while count := file.readinto(block):
+            digest.update(block[:count])
+        after = os.fstat(file.fileno())
+    settled = started - max(before.st_mtime_ns, before.st_ctime_ns) > _SETTLED
+    return _Seen(digest.hexdigest(), _stamp(before) if settled and _stamp(before) == _stamp(after) else None)
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    """What changes whenever a file is written, or another takes its place."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _exactly(file: RawIOBase, name: str, start: int, stop: int) -> bytes:
+    file.seek(start)
+    data = file.read(stop - start) or b""
+    while len(data) < stop - start:  # the system reads 2 GiB at a time
+        more = file.read(stop - start - len(data))
+        if not more:
+            raise AdapterError("file truncated", f"{name} ends at byte {start + len(data):,}, before {stop:,}")
+        data += more
+    return data
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -20,7 +20,7 @@ from hubrank.hubs.http import Call, Transport
 from hubrank.hubs.identity import hub_endpoint
 from hubrank.hubs.matching import fits, searches
 from hubrank.hubs.model_list import PAGE, Model, Search, ask_branches, ask_model, list_models, model_url
-from hubrank.hubs.protocol import Listing, Query, Traffic
+from hubrank.hubs.protocol import Listing, OpenModel, Query, Traffic
 from hubrank.hubs.ranged_files import MAX_WHOLE, RangedFile
 
 __all__ = ["VERSIONED", "HubBundle", "HuggingFaceHub", "listings"]
@@ -86,6 +86,18 @@ class HuggingFaceHub:
         """The files of one adapter at the listed commit, each fetched when it is first asked for."""
         return HubBundle(self.transport, self.endpoint, listing)
 
+    def open_model(self, name: str, traffic: Traffic) -> OpenModel:
+        """A model's own files, those at the root of its repository, at its current commit.
+
+        Raises:
+            HubAnswerError: it is not there, or not open to us.
+            HubError: the hub does not answer.
+        """
+        model = ask_model(self.transport, self.endpoint, name, "main", traffic=traffic)
+        files = {path: -1 for path in model.files if "/" not in path}
+        listing = Listing(model.id, model.sha, None, files, closed=self._closed(model))
+        return OpenModel(listing, HubBundle(self.transport, self.endpoint, listing, traffic))
+
     def stop(self) -> None:
         """End every wait and read of every thread within moments; this hub answers nothing any more."""
         self.transport.stop()
@@ -142,12 +154,13 @@ class HubBundle:
         transport: makes the requests.
         endpoint: address of the hub.
         listing: of the adapter.
+        traffic: counts what is read, where there is such a count already.
     """
 
-    def __init__(self, transport: Transport, endpoint: str, listing: Listing) -> None:
+    def __init__(self, transport: Transport, endpoint: str, listing: Listing, traffic: Traffic | None = None) -> None:
         self._transport, self._endpoint, self._listing = transport, endpoint, listing
         self._files: dict[str, RangedFile] = {}
-        self.traffic = Traffic()
+        self.traffic = traffic if traffic is not None else Traffic()
 
     @property
     def hashes(self) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Bundle", "Hub", "Listing", "Partial", "Query", "Stoppable", "Traffic"]
+__all__ = ["Bundle", "HoldsModels", "Hub", "Listing", "OpenModel", "Partial", "Query", "Stoppable", "Traffic"]
 
 
 @dataclass(slots=True)
@@ -164,6 +164,31 @@ class Hub(Protocol):
 
     def open(self, listing: Listing) -> Bundle:
         """The files of one adapter."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """A model's repository, and its files at the listed commit."""
+
+    listing: Listing
+    bundle: Bundle
+
+
+@runtime_checkable
+class HoldsModels(Protocol):
+    """A hub that has the base models too: some adapters say nothing without what they were trained on."""
+
+    def open_model(self, name: str, traffic: Traffic) -> OpenModel:
+        """A model at its current commit, in one request.
+
+        Args:
+            name: its id; whoever asks has seen that it is one.
+            traffic: counts this request and what is read of its files.
+
+        Raises:
+            HubAnswerError: it is not there, or not open to us.
+            HubError: the hub does not answer.
+        """
 
 
 @runtime_checkable

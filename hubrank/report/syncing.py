@@ -17,7 +17,7 @@ _COLUMNS = ("what", "adapters")
 
 
 def sync_json(report: SyncReport) -> str:
-    """The fields that the README promises, in their order; then which hubs failed, and which were not asked."""
+    """The fields that the README promises, in their order; then which hubs failed or were not asked, and what bases cost."""
     value = {
         "added": report.added,
         "updated": report.updated,
@@ -30,6 +30,8 @@ def sync_json(report: SyncReport) -> str:
         "seconds": round(report.seconds, 3),
         "failed": dict(report.failed),
         "not_asked": list(report.not_asked),
+        "base_requests": report.base_requests,
+        "base_bytes": report.base_bytes,
     }
     return json.dumps(value, indent=2)
 
@@ -55,6 +57,8 @@ def sync_table(report: SyncReport) -> list[RenderableType]:
         line += f" of {spoken_bytes(report.bytes_whole)}"
     if report.requests:
         line += f" in {report.requests:,} requests"
+    if report.base_requests:
+        line += f" ({spoken_bytes(report.base_bytes)} in {report.base_requests:,} of base models)"
     if not report.skipped:
         return [Text(line)]
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -1,19 +1,22 @@
 """Deltas to canonical factors: the same update has the same factors, whatever A and B it was written as.
 
 ``up @ down = U diag(S) V^T`` is the same for (A, B) and (M A, B M^-1), so what follows from U, S and V is invariant under
-GL(r). No d_out x d_in matrix is formed. Nearly all updates take the way of Gram matrices, which reads each factor twice: with
+GL(r). No d_out x d_in matrix is formed, unless the factors are as large themselves. Nearly all updates take the way of the
+factors' Gram matrices, which reads each twice: with
 ``up^T up = L L^T`` (Cholesky), ``L^T (down down^T) L = X diag(S^2) X^T`` is r x r, ``V = down^T L X / S`` and
 ``U = up (down down^T) L X / S^2``. It squares the singular values, which float64 bears down to the tolerance unless the factors
 cancel each other; how much of its 53 bits is left is computed for every site, and where it could show, both factors
-go through QR and the core through an SVD, which takes twenty times as long.
+go through QR and the core through an SVD, which takes twenty times as long. U and V are then made of the factors in
+float32, and in float64 only where that could show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
 
     from hubrank.types import FloatArray
 
-__all__ = ["MAX_BYTES", "SHIFT", "TOLERANCE", "canonical_factors", "sign_adapter", "within_budget"]
+    _Combination: TypeAlias = tuple[NDArray[np.float64], FloatArray, int]
+    """[k, r] what unit directions are made of, in float64 and in float32, and for how many of the first float32 will do."""
+
+__all__ = ["MAX_BYTES", "SHIFT", "TOLERANCE", "canonical_factors", "sign_adapter"]
 
 TOLERANCE = 1e-3
 """Singular values below this part of the largest are dropped: zero-padded ranks, and what float16 files round to."""
@@ -45,6 +51,34 @@ _JITTER = 1e-14
 _PRECISE = 1e-8
 """A squared singular value, as part of the product of both factors' squared norms, from which the Gram matrices know it and
 its directions to 1e-6: their rounding and the jitter are some 1e-14 of that product."""
+_CANCELS = 64.0
+"""How much longer the terms that a unit direction is the sum of may be than itself, for float32 to give it to 2e-6."""
+_LARGEST = 1e30
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Solved:
+    """One non-zero update: its singular values over the tolerance, and what makes the directions of the first k of them."""
+
+    delta: Delta
+    spectrum: FloatArray
+    directions: Callable[[int], tuple[FloatArray, FloatArray]]
+
+    @property
+    def kept(self) -> int:
+        """Directions that are kept at most."""
+        return min(len(self.spectrum), MAX_RANK)
+
+    def factors(self, most: int) -> Factors:
+        """The canonical factors, of at most so many directions."""
+        k = min(self.kept, most)
+        u, v = self.directions(k)
+        return Factors(self.delta.site, u=u, s=self.spectrum[:k], v=v, spectrum=self._whole())
+
+    def _whole(self) -> FloatArray:
+        """The spectrum of the update, where its factors are only the largest part of it."""
+        stated = self.delta.spectrum
+        return self.spectrum if stated is None else stated[stated > TOLERANCE * stated[0]]
 
 
 def sign_adapter(adapter: Adapter) -> Signature:
@@ -52,48 +86,50 @@ def sign_adapter(adapter: Adapter) -> Signature:
 
     A shift is a linear map too, from the one number that is always 1: it becomes factors of rank 1 at a site of its own,
     named ``MODULE.shift``, and everything that holds for updates holds for it. Its compute cosine is that of the two shifts.
-    Sites whose update is exactly zero carry no direction and are left out, and of adapters of large models the last
-    directions (:func:`within_budget`).
+    Sites whose update is exactly zero carry no direction and are left out.
+
+    A signature takes at most :data:`MAX_BYTES` in the store, if need be by keeping fewer directions at every site alike. How
+    much that leaves out is on record: the spectrum stays whole. An 8B LoRA of rank 16 on all linear modules keeps 3
+    directions a site; DESIGN.md has what 2 and 4 of 8 cost (Spearman .985 and .99 with the full ranking).
 
     Raises:
         AdapterError: every update is zero (an adapter that was never trained), or an update overflows.
     """
     low_rank = [delta for delta in adapter.deltas if len(delta.down)]
     shifts = [_as_update(delta) for delta in adapter.deltas if delta.shift is not None]
-    factors = canonical_factors([*low_rank, *shifts])
-    if not factors:
-        raise AdapterError("all zero", "every update is zero; the adapter was never trained")
-    return Signature(tuple(sorted(within_budget(factors), key=lambda f: f.site)))
-
-
-def within_budget(factors: Sequence[Factors]) -> list[Factors]:
-    """Factors that take at most :data:`MAX_BYTES` in the store, by keeping fewer directions at every site alike.
-
-    How much that leaves out is on record: the spectrum stays whole. An 8B LoRA of rank 16 on all linear modules keeps 3
-    directions a site; DESIGN.md has what 2 and 4 of 8 cost (Spearman .985 and .99 with the full ranking).
-    """
-    kept = most = max((len(f.s) for f in factors), default=0)
-    while kept > 1 and sum((len(f.u) + len(f.v) + 12) * min(kept, len(f.s)) for f in factors) > MAX_BYTES:
-        kept -= 1
-    if kept == most:
-        return list(factors)
-    # Copies, so that what is left out does not stay in memory behind a view.
-    return [replace(f, u=f.u[:, :kept].copy(order="F"), s=f.s[:kept].copy(), v=f.v[:, :kept].copy(order="F")) for f in factors]
+    with one_thread():
+        solved = list(_solve([*low_rank, *shifts]))
+        if not solved:
+            raise AdapterError("all zero", "every update is zero; the adapter was never trained")
+        most = _within_budget(solved)
+        factors = [one.factors(most) for one in solved]
+    return Signature(tuple(sorted(factors, key=lambda f: (f.site.stack, f.site.layer, f.site.module))))
 
 
 def canonical_factors(deltas: Sequence[Delta]) -> list[Factors]:
-    """Canonical factors of each non-zero delta, sites of equal shapes in one batch.
+    """Canonical factors of each non-zero delta, whatever they take in the store.
 
     Raises:
         AdapterError: with reason ``not finite``, where scaling overflowed.
     """
-    out: list[Factors] = []
-    by_shape = sorted(deltas, key=_shapes)
     with one_thread():
-        for _, group in groupby(by_shape, key=_shapes):
-            for chunk in _chunks(group):
-                out += _batch(chunk)
-    return out
+        return [one.factors(MAX_RANK) for one in _solve(deltas)]
+
+
+def _within_budget(solved: Sequence[_Solved]) -> int:
+    """Directions that may be kept at every site."""
+    sizes = [(sum(_shapes(one.delta)[::2]) + 12, one.kept) for one in solved]
+    most = max(kept for _, kept in sizes)
+    while most > 1 and sum(size * min(most, kept) for size, kept in sizes) > MAX_BYTES:
+        most -= 1
+    return most
+
+
+def _solve(deltas: Sequence[Delta]) -> Iterator[_Solved]:
+    """Every non-zero delta, sites of equal shapes in one batch."""
+    for _, group in groupby(sorted(deltas, key=_shapes), key=_shapes):
+        for chunk in _chunks(group):
+            yield from _batch(chunk)
 
 
 def _as_update(delta: Delta) -> Delta:
@@ -120,25 +156,22 @@ def _chunks(deltas: Iterable[Delta]) -> Iterable[list[Delta]]:
         yield chunk
 
 
-def _batch(deltas: list[Delta]) -> Iterable[Factors]:
+def _batch(deltas: list[Delta]) -> Iterable[_Solved]:
     d_out, rank, d_in = _shapes(deltas[0])
-    if rank > min(d_out, d_in) // 2 and rank > 1:  # its Gram matrices are as large as the update itself, and singular beyond
-        return _by_qr(deltas)
+    # Gram matrices of such factors are as large as the update itself, and singular beyond.
+    whole = rank > min(d_out, d_in) // 2 and rank > 1
     with np.errstate(all="ignore"):  # what is not finite is refused, what is not exact goes the other way
         try:
-            return _by_gram(deltas)
+            return _dense(deltas) if whole else _by_gram(deltas)
         except np.linalg.LinAlgError:  # of one site at least, which takes the others with it
             return _by_qr(deltas)
 
 
-def _by_gram(deltas: list[Delta]) -> list[Factors]:
+def _by_gram(deltas: list[Delta]) -> list[_Solved]:
     rank = len(deltas[0].down)
-    ups = np.stack([delta.up for delta in deltas], dtype=np.float64)
-    downs = np.stack([delta.down for delta in deltas], dtype=np.float64)
-    gram_up, gram_down = ups.transpose(0, 2, 1) @ ups, downs @ downs.transpose(0, 2, 1)
+    gram_up, gram_down = _grams(deltas)
     up_sizes, down_sizes = (np.sqrt(np.diagonal(gram, axis1=1, axis2=2)) for gram in (gram_up, gram_down))
-    for delta, size in zip(deltas, (up_sizes + down_sizes).sum(axis=1), strict=True):
-        _finite(delta, size)
+    _all_finite(deltas, up_sizes + down_sizes)
     # Each column of up as long as its row of down, so that sizes that only cancel each other cost no precision.
     balance = np.sqrt(down_sizes / up_sizes)
     balance[~np.isfinite(balance) | (balance == 0)] = 0.0
@@ -156,27 +189,87 @@ def _by_gram(deltas: list[Delta]) -> list[Factors]:
     squares, x = np.maximum(squares[:, ::-1], 0.0), x[:, :, ::-1]
     values = np.sqrt(squares)
     kept = (values > TOLERANCE * values[:, :1]).sum(axis=1) * there
+    up_unit, down_unit = np.sqrt(up_square), np.sqrt(down_square)
+    spectra = (values * (up_unit * down_unit)[:, None]).astype(np.float32)
+    _all_finite(deltas, np.where(np.arange(rank) < kept[:, None], spectra, 0.0))
+    # The directions are these combinations of the columns of up and of the rows of down.
     to_v = lower @ x
-    to_u = gram_down @ to_v
-    out: list[Factors] = []
-    for i, delta in enumerate(deltas):
-        n, k = int(kept[i]), min(int(kept[i]), MAX_RANK)
-        if not n:
-            continue
-        if squares[i, n - 1] < _PRECISE:
+    to_u = (balance / up_unit[:, None])[:, :, None] * ((gram_down @ to_v) / squares[:, None, :])
+    to_v = (inverse / down_unit[:, None])[:, :, None] * (to_v / values[:, None, :])
+    make_u, make_v = _combinations(up_sizes, to_u), _combinations(down_sizes, to_v)
+    least = np.take_along_axis(squares, np.maximum(kept - 1, 0)[:, None], axis=1)[:, 0]
+    out: list[_Solved] = []
+    for i, (delta, n, exact) in enumerate(zip(deltas, kept.tolist(), (least >= _PRECISE).tolist(), strict=True)):
+        if n and exact:
+            out.append(_Solved(delta, spectra[i, :n], partial(_combine, delta, make_u[i], make_v[i])))
+        elif n:
             out += _by_qr([delta])
-            continue
-        spectrum = _spectrum(delta, values[i, :n] * np.sqrt(up_square[i]) * np.sqrt(down_square[i]))
-        scale_v = (inverse[i][:, None] / np.sqrt(down_square[i])) * (to_v[i, :, :k] / values[i, :k])
-        scale_u = (balance[i][:, None] / np.sqrt(up_square[i])) * (to_u[i, :, :k] / squares[i, :k])
-        # Column by column in memory, as they are quantised.
-        u = (scale_u.T @ ups[i].T).astype(np.float32).T
-        v = (scale_v.T @ downs[i]).astype(np.float32).T
-        out.append(Factors(delta.site, u=u, s=spectrum[:k], v=v, spectrum=spectrum))
     return out
 
 
-def _by_qr(deltas: list[Delta]) -> list[Factors]:
+def _grams(deltas: list[Delta]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """up^T up and down down^T of each, [n, r, r]; one site at a time, whose float64 copies stay in the processor's cache."""
+    d_out, rank, d_in = _shapes(deltas[0])
+    up, down = np.empty((d_out, rank)), np.empty((rank, d_in))
+    gram_up, gram_down = np.empty((2, len(deltas), rank, rank))
+    for i, delta in enumerate(deltas):
+        up[...], down[...] = delta.up, delta.down
+        np.matmul(up.T, up, out=gram_up[i])
+        np.matmul(down, down.T, out=gram_down[i])
+    return gram_up, gram_down
+
+
+def _combinations(sizes: NDArray[np.float64], rows: NDArray[np.float64]) -> list[_Combination]:
+    """What each site's directions are made of: ``rows`` [n, r, k] combine vectors of ``sizes`` [n, r]."""
+    parts = np.abs(rows)
+    terms = (sizes[:, None, :] @ parts)[:, 0]
+    narrow = (terms <= _CANCELS) & (parts.max(axis=1) < _LARGEST)
+    first = np.where(narrow.all(axis=1), narrow.shape[1], narrow.argmin(axis=1))
+    across = rows.transpose(0, 2, 1)
+    return list(zip(across, across.astype(np.float32), first.tolist(), strict=True))
+
+
+def _combine(delta: Delta, make_u: _Combination, make_v: _Combination, k: int) -> tuple[FloatArray, FloatArray]:
+    """U [d_out, k] and V [d_in, k], column by column in memory, as they are quantised."""
+    return _product(make_u, delta.up.T, k).T, _product(make_v, delta.down, k).T
+
+
+def _product(make: _Combination, vectors: FloatArray, k: int) -> FloatArray:
+    wide, narrow, first = make
+    if k <= first and vectors.dtype == np.float32:
+        return narrow[:k] @ vectors
+    return (wide[:k] @ vectors.astype(np.float64)).astype(np.float32)
+
+
+def _dense(deltas: list[Delta]) -> list[_Solved]:
+    """Updates that are no smaller than their matrix: by the Gram matrix of its smaller side, a third of what an SVD takes.
+
+    It squares singular values too, but what is dropped is under a thousandth of the largest: 1e-6, of which float64 knows ten
+    digits.
+    """
+    for delta in deltas:
+        _finite(delta, delta.up, delta.down)
+    ups, up_sizes = _unit(np.stack([delta.up for delta in deltas]))
+    downs, down_sizes = _unit(np.stack([delta.down for delta in deltas]))
+    updates, sizes = _unit(ups @ downs)
+    turned = updates.shape[1] < updates.shape[2]
+    if turned:
+        updates = updates.transpose(0, 2, 1)
+    squares, x = np.linalg.eigh(updates.transpose(0, 2, 1) @ updates)
+    values = np.sqrt(np.maximum(squares[:, ::-1], 0.0))
+    out = []
+    for i, delta in enumerate(deltas):
+        spectrum = _spectrum(delta, values[i] * sizes[i] * up_sizes[i] * down_sizes[i])
+        k = min(len(spectrum), MAX_RANK)
+        if k:
+            small = x[i, :, ::-1][:, :k]
+            large = updates[i] @ small / values[i, :k]
+            u, v = (small, large) if turned else (large, small)
+            out.append(_Solved(delta, spectrum, partial(_first, u.astype(np.float32), v.astype(np.float32))))
+    return out
+
+
+def _by_qr(deltas: list[Delta]) -> list[_Solved]:
     for delta in deltas:
         _finite(delta, delta.up, delta.down)
     # Each side to unit size first: products and squares of what a file holds must not overflow or vanish.
@@ -190,14 +283,35 @@ def _by_qr(deltas: list[Delta]) -> list[Factors]:
     out = []
     for i, delta in enumerate(deltas):
         spectrum = _spectrum(delta, values[i])
-        spectrum = spectrum[spectrum > TOLERANCE * spectrum[0]]
         if not len(spectrum):
             continue
+        # Made at once: what they are made of is as large as the update itself.
         k = min(len(spectrum), MAX_RANK)
         u = (q_up[i] @ left[i, :, :k]).astype(np.float32)
         v = (q_down[i] @ right[i, :k].T).astype(np.float32)
-        out.append(Factors(delta.site, u=u, s=spectrum[:k], v=v, spectrum=spectrum))
+        out.append(_Solved(delta, spectrum, partial(_first, u, v)))
     return out
+
+
+def _spectrum(delta: Delta, values: NDArray[np.float64]) -> FloatArray:
+    """Those of the falling ``values`` that are over the tolerance."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        spectrum = values.astype(np.float32)
+    _finite(delta, spectrum)
+    kept: FloatArray = spectrum[spectrum > TOLERANCE * spectrum[0]]
+    return kept
+
+
+def _first(u: FloatArray, v: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:
+    # Copies, so that what is left out does not stay in memory behind a view.
+    return u[:, :k].copy(order="F"), v[:, :k].copy(order="F")
+
+
+def _all_finite(deltas: Sequence[Delta], values: NDArray[Any]) -> None:
+    """Refuse the first delta whose row of ``values`` [n, r] is not finite."""
+    if not np.isfinite(values).all():
+        for delta, row in zip(deltas, values, strict=True):
+            _finite(delta, row)
 
 
 def _finite(delta: Delta, *values: Any) -> None:
@@ -205,16 +319,9 @@ def _finite(delta: Delta, *values: Any) -> None:
         raise AdapterError("not finite", f"{delta.site}: the update overflows")
 
 
-def _spectrum(delta: Delta, values: NDArray[np.float64]) -> FloatArray:
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-        spectrum = values.astype(np.float32)
-    _finite(delta, spectrum)
-    return spectrum
-
-
 def _unit(factors: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Divide each matrix of [n, d, r] by its largest entry; an all-zero one stays zero, with size 0."""
-    wide = factors.astype(np.float64)
+    wide = factors.astype(np.float64, copy=False)  # which nobody else holds, where it is no copy
     sizes: NDArray[np.float64] = np.abs(wide).max(axis=(1, 2))
     wide /= np.where(sizes > 0, sizes, 1.0)[:, None, None]
     return wide, sizes

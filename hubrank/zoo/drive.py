@@ -10,6 +10,7 @@ from queue import SimpleQueue
 
 from hubrank.errors import HubError
 from hubrank.hubs.protocol import Hub, Listing, Query, Stoppable, Traffic
+from hubrank.zoo.base_models import BaseModels
 from hubrank.zoo.books import Books, Settled, What
 from hubrank.zoo.cluster import RayCrew
 from hubrank.zoo.crew import Crew, Finished, Threads
@@ -52,6 +53,7 @@ class Tally:
     failed: list[tuple[str, str]] = field(default_factory=list)
     removed: int = 0
     traffic: Traffic = field(default_factory=Traffic)
+    bases: Traffic = field(default_factory=Traffic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ class Drive:
         self._bases, self._methods = wanted_bases(query.bases), frozenset(query.methods)
         self._books = Books(zoo, hub.name, self._standing, self._bases, self._methods)
         self._inbox: SimpleQueue[_Listed | _Ended | Finished] = SimpleQueue()
-        self._crew: Crew = RayCrew(hub, self._inbox, base_tensors) if ray else Threads(jobs, self._inbox, base_tensors)
+        self._models = BaseModels(base_tensors, hub)
+        self._crew: Crew = RayCrew(hub, self._inbox, self._models) if ray else Threads(jobs, self._inbox, self._models)
         self._jobs = jobs
         self._room = threading.Semaphore(_AHEAD)
         self._stopped = threading.Event()
@@ -124,6 +127,8 @@ class Drive:
             self._room.release()
             if not finished and isinstance(self._hub, Stoppable):
                 self._hub.stop()
+            self._tally.bases.add(self._models.traffic)
+            self._tally.traffic.add(self._models.traffic)
             self._tally.traffic.add(self._hub.traffic)
         if self._failures:
             self._tally.failed.append((self._hub.name, "; ".join(self._failures)))

@@ -48,7 +48,8 @@ def sync_hubs(
     Args:
         default_bases: bases for hubs on the network where the query names none.
         on_event: called for every adapter that has been dealt with.
-        base_tensors: finds the tensors of a base model on this machine, for adapters that cannot be read without.
+        base_tensors: finds the tensors of a base model on this machine, for adapters that cannot be read without; where it has
+            none, a hub that holds models is asked, see :mod:`hubrank.zoo.base_models`.
         jobs: adapters read at once; None for eight from a hub on the network, and one after another from a folder.
         ray: address of a Ray cluster to read on, see :func:`hubrank.zoo.cluster.connect_ray`; None for threads of this process.
         offline: leave hubs on the network alone.
@@ -94,6 +95,8 @@ def _report(tally: Tally, seconds: float, not_asked: tuple[str, ...]) -> SyncRep
         requests=traffic.requests,
         bytes_read=traffic.bytes_read,
         bytes_whole=traffic.bytes_whole,
+        base_requests=tally.bases.requests,
+        base_bytes=tally.bases.bytes_read,
         seconds=seconds,
         skips=tuple(tally.skips),
         failed=tuple(tally.failed),

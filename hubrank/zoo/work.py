@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 BaseProvider: TypeAlias = Callable[[str], BaseTensors | None]
+"""The tensors of a base model by its id; None where it is not at hand, or an AdapterError that says why."""
 
 _MOST_FILES = 64  # of more, hashes would be most of a record
 
@@ -117,7 +118,7 @@ def work_on(job: Job, *, base_tensors: BaseProvider | None = None, gate: Gate | 
     """Read one adapter and sign it. Touches no store, and raises nothing that a hub or an adapter may be to blame for.
 
     Args:
-        base_tensors: finds the tensors of a base model on this machine, for adapters that cannot be read without.
+        base_tensors: finds the tensors of a base model, for adapters that cannot be read without.
         gate: shared by all that read in this process at once.
     """
     try:
@@ -168,10 +169,20 @@ def _read(listing: Listing, bundle: HeldBundle, base_tensors: BaseProvider | Non
     except AdapterError as error:
         if error.reason != "needs base":
             raise
-        tensors = base_tensors(base_of(listing, bundle)) if base_tensors is not None else None
-        if tensors is None:
-            raise AdapterError(error.reason, error.detail, lasting=False) from error
+        tensors = _base(base_of(listing, bundle), base_tensors, error)
         return read_adapters(listing, bundle, base_tensors=tensors)
+
+
+def _base(name: str, base_tensors: BaseProvider | None, needed: AdapterError) -> BaseTensors:
+    """The base model's tensors; ``needed`` says what for, and is raised again where they cannot be had."""
+    why = ""
+    try:
+        tensors = base_tensors(name) if base_tensors is not None else None
+    except AdapterError as error:
+        tensors, why = None, f"; {error.detail}"
+    if tensors is None:
+        raise AdapterError("needs base", needed.detail + why, lasting=False) from needed
+    return tensors
 
 
 def _source(job: Job, adapter: Adapter, bundle: HeldBundle, *, first: bool) -> Source:
@@ -183,7 +194,7 @@ def _source(job: Job, adapter: Adapter, bundle: HeldBundle, *, first: bool) -> S
         subfolder=listing.subfolder,
         base=adapter.base,
         method=adapter.method,
-        rank=max(len(delta.down) for delta in adapter.deltas),
+        rank=max(delta.rank for delta in adapter.deltas),
         card=read_card(listing, bundle),
         warnings=adapter.warnings,
         location=listing.location,

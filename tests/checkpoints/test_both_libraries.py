@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import copy
 import json
+import tempfile
 import warnings
+from pathlib import Path
 
 import adapters
 import numpy as np
 import peft
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
@@ -191,6 +195,31 @@ def test_an_adapter_of_another_name(lora, tmp_path):
     assert_same(plain, signed(tmp_path / "plain"), third)
 
 
+@settings(max_examples=10, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(TARGETS)),
+    seed=st.integers(0, 2**32 - 2),
+    name=st.text("abAB_019", min_size=1, max_size=12),
+    headed=st.booleans(),
+    more=st.integers(0, 5),
+)
+def test_any_lora_under_any_name_rank_head_and_library(kind, seed, name, headed, more):
+    one, third = Lora(kind, seed), Lora(kind, seed + 1)
+    model = HEADED[kind] if headed else kind
+    with tempfile.TemporaryDirectory() as made:
+        folders = {what: Path(made) / what for what in ("peft", "third", "adapters")}
+        folders["adapters"].mkdir()
+        one.save_peft(folders["peft"])
+        third.save_peft(folders["third"])
+        one.save_adapters(folders["adapters"], kind=model, name=f"x{name}")
+        plain, other = signed(folders["peft"]), signed(folders["third"])
+        assert_same(plain, signed(folders["adapters"]), other)
+        one.save_peft(folders["peft"], kind=model, rank=more + one.peft_config().r)
+        tensors = load_file(folders["peft"] / "adapter_model.safetensors")
+        rewrite(folders["peft"], {key.replace(".weight", f".{name}.weight"): value for key, value in tensors.items()})
+        assert_same(plain, signed(folders["peft"]), other)
+
+
 def test_ranks_padded_with_zeros_and_another_basis(lora, tmp_path):
     one, plain, third = lora
     one.save_peft(tmp_path / "a", rank=11)
@@ -199,7 +228,11 @@ def test_ranks_padded_with_zeros_and_another_basis(lora, tmp_path):
     assert_same(plain, signed(tmp_path / "b"), third)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-3), (torch.bfloat16, 1e-2)], ids=["fp16", "bf16"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float16, 1e-3), (torch.bfloat16, 1e-2), (torch.float8_e4m3fn, 5e-2), (torch.float8_e5m2, 1e-1)],
+    ids=["fp16", "bf16", "fp8-e4m3", "fp8-e5m2"],
+)
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 def test_other_dtypes_and_kinds_of_files(lora, tmp_path, dtype, tolerance, suffix):
     _, plain, third = lora
@@ -212,7 +245,7 @@ def test_other_dtypes_and_kinds_of_files(lora, tmp_path, dtype, tolerance, suffi
 def plain_tensors(tmp_path):
     path = tmp_path / "plain" / "adapter_model.safetensors"
     if path.exists():
-        tensors = load_file(path) if b"BF16" not in path.read_bytes()[:2000] else {}
+        tensors = load_file(path) if not any(kind in path.read_bytes()[:2000] for kind in (b"BF16", b"F8_")) else {}
         if tensors:
             return tensors
         from safetensors.torch import load_file as load

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hubrank.checkpoints import peft_modules, peft_rotations
+from hubrank.checkpoints import leading, peft_rotations
 from hubrank.checkpoints.architectures import site_of
 from hubrank.checkpoints.peft_rotations import read_boft, read_oft
 from hubrank.errors import AdapterError
+from hubrank.signatures.canonical import sign_adapter
 from tests.checkpoints.peft_models import assert_exact, tune
 
 QUERY = "base_model.model.encoder.layer.0.attention.self.query"
@@ -89,16 +90,32 @@ def test_an_oft_before_the_series_changed_is_said(tmp_path):
 def test_of_large_rotations_the_largest_directions_are_kept(tmp_path, monkeypatch):
     tuned = oft(tmp_path, "cayley")
     whole = tuned.read()
-    monkeypatch.setattr(peft_modules, "MAX_ENTRIES", 15_000)
-    monkeypatch.setattr(peft_rotations, "_KEPT", 12)
+    monkeypatch.setattr(peft_rotations, "WHOLE", 0)
+    monkeypatch.setattr(leading, "KEPT", 12)
     adapter = tuned.read()
-    assert "largest directions" in adapter.warnings[1]
     for kept, delta in zip(adapter.deltas, whole.deltas, strict=True):
         values = np.linalg.svd(delta.up @ delta.down, compute_uv=False)
         assert kept.up.shape[1] == kept.down.shape[0] == 12
+        np.testing.assert_allclose(kept.spectrum, values, atol=1e-5)
         np.testing.assert_allclose(np.linalg.svd(kept.up @ kept.down, compute_uv=False)[:12], values[:12], atol=1e-5)
         lost = np.linalg.norm(delta.up @ delta.down - kept.up @ kept.down)
         np.testing.assert_allclose(lost, np.linalg.norm(values[12:]), atol=1e-4)
+
+
+def test_a_large_butterfly_has_the_signature_of_its_whole(monkeypatch):
+    rng = np.random.default_rng(0)
+    name = "base_model.model.encoder.layer.0.attention.self.query"
+    tensors = {
+        f"{name}.boft_R": rng.standard_normal((2, 4, 4, 4)).astype(np.float32),
+        f"{name}.boft_s": rng.uniform(0.5, 2, (9, 1)).astype(np.float32),
+    }
+    whole = read_boft({}, tensors, "b")
+    monkeypatch.setattr(peft_rotations, "WHOLE", 0)
+    part = read_boft({}, tensors, "b")
+    assert [delta.spectrum is None for delta in (*whole.deltas, *part.deltas)] == [True, False]
+    for one, other in zip(sign_adapter(whole).factors, sign_adapter(part).factors, strict=True):
+        np.testing.assert_allclose(one.spectrum, other.spectrum, rtol=1e-4)
+        np.testing.assert_allclose((one.u * one.s) @ one.v.T, (other.u * other.s) @ other.v.T, atol=1e-4 * one.s[0])
 
 
 @pytest.mark.parametrize(("stages", "blocks", "size"), [(2, 4, 4), (3, 4, 8), (3, 8, 2), (2, 2, 6)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hubrank.checkpoints.peft_widths import input_width, read_one_space, weight_of
+from hubrank.checkpoints.peft_widths import input_width, read_one_space, shape_of
 from hubrank.errors import AdapterError
 
 
@@ -35,5 +35,5 @@ def test_modules_that_read_one_space():
 
 def test_what_cannot_be_read_without_the_base():
     with pytest.raises(AdapterError, match="needs base"):
-        weight_of(None, "x", {})
-    assert weight_of({"x.weight": np.ones((2, 3), np.float32)}, "x", {}).shape == (2, 3)
+        shape_of(None, "x", {})
+    assert shape_of({"x.weight": np.ones((2, 3), np.float32)}, "x", {}) == (2, 3)

@@ -82,7 +82,11 @@ def test_no_base_model(base):
 
 @pytest.mark.parametrize("kind", ["BONE", "lora", "", 5, ["LORA"], {"LORA": 1}, "\x1b[31m" * 100])
 def test_an_unsupported_method(kind):
-    assert refused(adapter_files(peft_type=kind)) == "unsupported method"
+    files = adapter_files(peft_type=kind)
+    with pytest.raises(AdapterError) as caught:
+        read_adapters(listing_of(files), MemoryBundle(files))
+    assert caught.value.reason == "unsupported method"
+    assert str(kind).replace("\x1b", "")[:30] in caught.value.detail, "it is skipped by name"
 
 
 def test_a_config_of_another_library():

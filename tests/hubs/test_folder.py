@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import hubrank.hubs.folder
 from hubrank.errors import AdapterError, HubError
 from hubrank.hubs.folder import FolderBundle, FolderHub
 from hubrank.hubs.protocol import Listing, Query
@@ -102,6 +103,43 @@ def test_a_copy_elsewhere_has_the_same_revision(tmp_path):
     write_lora(tmp_path / "one" / "org" / "a")
     write_lora(tmp_path / "two" / "org" / "a")
     assert revisions(tmp_path / "one") == revisions(tmp_path / "two")
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The files that are read to be hashed, in order."""
+    seen = []
+    whole = hubrank.hubs.folder._hashed
+    monkeypatch.setattr("hubrank.hubs.folder._hashed", lambda path: seen.append(path.name) or whole(path))
+    return seen
+
+
+def test_what_a_listing_hashed_is_hashed_again_only_where_the_file_may_be_another(tmp_path, hashed, monkeypatch):
+    folder = write_lora(tmp_path / "org" / "a")
+    weights = folder / "adapter_model.safetensors"
+    hub = FolderHub(tmp_path)
+
+    def current() -> str:
+        (listing,) = hub.discover(Query())
+        del hashed[:]
+        return hub.open(listing).current_hashes([weights.name])[weights.name]
+
+    first = current()
+    assert first == f"sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()}"
+    assert hashed == [weights.name], "written a moment ago: it may be written again without its times telling"
+    monkeypatch.setattr("hubrank.hubs.folder._SETTLED", -1)
+    assert current() == first
+    assert hashed == []
+    (listing,) = hub.discover(Query())
+    times = weights.stat()
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)  # as long as before
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))  # and as old, as far as its author says
+    del hashed[:]
+    second = hub.open(listing).current_hashes([weights.name])[weights.name]
+    assert second == f"sha256:{hashlib.sha256(data).hexdigest()}" != first
+    assert hashed == [weights.name]
 
 
 def test_a_listing_says_sizes_and_where(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -100,3 +101,11 @@ def test_hostile_names_and_reasons_are_inert(style):
             assert not any(cell.startswith(("=", "+", "-", "@")) for row in csv.reader(io.StringIO(text)) for cell in row)
         if style == "md":
             assert "<script>" not in text
+
+
+def test_what_base_models_cost_is_said_where_they_were_read():
+    report = SyncReport(added=1, requests=9, bytes_read=1_000_000, base_requests=4, base_bytes=300_000)
+    assert "in 9 requests (300.0 kB in 4 of base models)" in str(sync_table(report)[0])
+    value = json.loads(sync_json(report))
+    assert (value["base_requests"], value["base_bytes"]) == (4, 300_000)
+    assert "base models" not in str(sync_table(replace(report, base_requests=0, base_bytes=0))[0])
