@@ -16,7 +16,12 @@ no part of it, not of its basis and not of what standardising measures. The colu
     shipped   hubrank's default for prompts: read, signed, packed in int8 on the zoo's basis, ranked by rank_sources
     chance    the mean over 2,000 random orders a target
 
-``small zoos`` says from how many sources on standardising helps: regret@1 over random parts of each target's zoo.
+``nested`` chooses among the candidates of prompt_candidates.py for each target by what is best on the others: by NDCG, which
+looks at the whole ranking, and by regret@1, which hangs on one source a target. ``paired`` is what ships now less what
+shipped before (the cosine of token means, std), with the 95 % interval of 10,000 bootstrap draws over targets, and ``changed``
+names the targets on which regret@1 differs. ``strength`` ranks as if the mean of the target's unit tokens were so many times as
+long, as it could be for a target tuned otherwise than the zoo. ``small zoos`` says from how many sources on standardising
+helps: regret@1 over random parts of each target's zoo.
 """
 
 from __future__ import annotations
@@ -26,18 +31,19 @@ import csv
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from prompt_candidates import BOUNDED, by_tokens, by_way, candidates, choose_nested, similarities
 
 from hubrank.checkpoints.peft_prompts import read_prompt
 from hubrank.ranking.estimators import default_estimator
+from hubrank.ranking.estimators.standardised_tokens import OUTER
+from hubrank.ranking.measures import bootstrap
 from hubrank.ranking.rank import rank_sources
-from hubrank.ranking.rivals.embeddings import prompt_tokens
-from hubrank.ranking.standardise import standardise, without_own_pairs
 from hubrank.signatures.canonical import SHIFT, sign_adapter
 from hubrank.signatures.views import WeightedView, site_cosines
 from hubrank.types import Signature, Source
@@ -46,12 +52,14 @@ from hubrank.zoo.packed import pack
 METHOD = "prompt"
 BACKBONES = {"Roberta": "roberta-base", "T5Small": "t5-small"}
 SHIPPED = f"shipped ({default_estimator(METHOD)}, packed)"
+BEFORE = "mean over tokens, std"  # what shipped until all pairs of tokens did
 CHANCE = "chance"
 TOP = 10  # directions of the token subspace
 SHUFFLES = 2000
 SIZES = (3, 4, 5, 6, 8, 10, 12)
 DRAWS = 60
 METRICS = ("regret@1", "regret@3", "NDCG")
+TIMES = (0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,7 @@ class Backbone:
     Attributes:
         tokens: [n, P, d] the prompts.
         measured: [n, n] accuracy, row target, column source, both in the order of ``tasks``.
+        similarities: [n, n] each, see prompt_candidates.py.
     """
 
     name: str
@@ -69,6 +78,7 @@ class Backbone:
     tokens: np.ndarray
     measured: np.ndarray
     signatures: tuple[Signature, ...]
+    similarities: Mapping[str, np.ndarray]
 
 
 def read_backbone(folder: Path, name: str) -> Backbone:
@@ -80,7 +90,8 @@ def read_backbone(folder: Path, name: str) -> Backbone:
         tokens = np.stack([prompts[task] for task in tasks])
     measured = np.array([[targets[target][source] for source in tasks] for target in tasks])
     base = BACKBONES[name]
-    return Backbone(name, base, tasks, tokens, measured, tuple(sign_prompt(one, base) for one in tokens))
+    signatures = tuple(sign_prompt(one, base) for one in tokens)
+    return Backbone(name, base, tasks, tokens, measured, signatures, similarities(tokens))
 
 
 def sign_prompt(tokens: np.ndarray, base: str) -> Signature:
@@ -94,11 +105,6 @@ def flattened(backbone: Backbone) -> np.ndarray:
     rows = backbone.tokens.reshape(len(backbone.tasks), -1).astype(np.float64)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return rows @ rows.T
-
-
-def spot(backbone: Backbone) -> np.ndarray:
-    """Mean cosine over all pairs of tokens, SPoT's "per-token average"."""
-    return np.array([prompt_tokens(target=one, sources=backbone.tokens) for one in backbone.tokens])
 
 
 def subspaces(backbone: Backbone) -> np.ndarray:
@@ -131,19 +137,24 @@ def plain(similarities: np.ndarray) -> Callable[[int, np.ndarray], np.ndarray]:
 
 def per_source(similarities: np.ndarray) -> Callable[[int, np.ndarray], np.ndarray]:
     """Rank by the similarity, standardised per source over the sources of the zoo."""
-    return lambda target, zoo: standardise(similarities[target, zoo], without_own_pairs(similarities[np.ix_(zoo, zoo)]))
+    return lambda target, zoo: by_way(similarities, ", std", target, zoo)
 
 
 def rankings(backbone: Backbone) -> dict[str, Callable[[int, np.ndarray], np.ndarray]]:
     """Every representation: a function from a target and the zoo's sources to the values of these."""
-    mean = at_site(backbone, WeightedView("compute", 1.0), shift=True)
+    unit_mean = at_site(backbone, WeightedView("compute", 1.0), shift=True)
     gram = at_site(backbone, WeightedView("read", 1.0), shift=False)
+    mean, inner, spot = (backbone.similarities[name] for name in ("mean", "inner", "SPoT"))
     return {
         "all tokens flattened": plain(flattened(backbone)),
         f"token subspace overlap, k={TOP}": plain(subspaces(backbone)),
-        "SPoT, mean over all pairs of tokens": plain(spot(backbone)),
         "mean over tokens": plain(mean),
-        "mean over tokens, std": per_source(mean),
+        BEFORE: per_source(mean),
+        "mean over unit tokens": plain(unit_mean),
+        "mean over unit tokens, std": per_source(unit_mean),
+        "inner product of token means, std": per_source(inner),
+        "all pairs of tokens (SPoT)": plain(spot),
+        "all pairs of tokens (SPoT), std": per_source(spot),
         "token Gram (read R_1)": plain(gram),
         "token Gram (read R_1), std": per_source(gram),
         SHIPPED: lambda target, zoo: shipped(backbone, target, zoo),
@@ -171,17 +182,64 @@ def judge(values: np.ndarray, measured: np.ndarray) -> tuple[float, float, float
 def evaluate(backbone: Backbone) -> dict[str, np.ndarray]:
     """The metrics [targets, 3] of each representation."""
     random = np.random.default_rng(0)
-    everything = np.arange(len(backbone.tasks))
     out: dict[str, list[Any]] = {}
     ranked = rankings(backbone)
-    for target in everything:
-        zoo = np.delete(everything, target)
-        measured = backbone.measured[target, zoo]
+    for target, zoo, measured in questions(backbone):
         for name, values in ranked.items():
-            out.setdefault(name, []).append(judge(values(int(target), zoo), measured))
+            out.setdefault(name, []).append(judge(values(target, zoo), measured))
         orders = [judge(random.random(len(zoo)), measured) for _ in range(SHUFFLES)]
         out.setdefault(CHANCE, []).append(np.mean(orders, axis=0))
     return {name: np.array(rows) for name, rows in out.items()}
+
+
+def nested(backbones: list[Backbone]) -> dict[str, Any]:
+    """The choice among the candidates by each criterion: which were chosen for how many targets, and what that gives."""
+    tables: dict[str, list[Any]] = {}
+    for backbone in backbones:
+        for target, zoo, measured in questions(backbone):
+            for name, values in candidates(backbone.similarities, target, zoo).items():
+                tables.setdefault(name, []).append(judge(values, measured))
+    of_all = {name: np.array(rows) for name, rows in tables.items()}
+    out: dict[str, Any] = {"candidates": summarise(of_all)}
+    for criterion in ("NDCG", "regret@1"):
+        chosen, rows = choose_nested(of_all, METRICS.index(criterion), larger=criterion == "NDCG")
+        out[f"by {criterion}"] = {"chosen": chosen, **summarise({"nested": rows})["nested"]}
+    return out
+
+
+def compared(names: list[str], now: np.ndarray, before: np.ndarray) -> dict[str, Any]:
+    """Metrics [targets, 3] of two rankings: the mean difference with its interval, and where regret@1 differs."""
+    intervals = {metric: bootstrap(now[:, i] - before[:, i]) for i, metric in enumerate(METRICS)}
+    return {
+        **{metric: [round(x, 2) for x in (of.mean, of.low, of.high)] for metric, of in intervals.items()},
+        "changed": {
+            name: [round(float(old), 1), round(float(new), 1)]
+            for name, old, new in zip(names, before[:, 0], now[:, 0], strict=True)
+            if abs(old - new) > 1e-9
+        },
+    }
+
+
+def strengths(backbones: list[Backbone]) -> dict[str, dict[str, dict[str, float]]]:
+    """Metrics as if the mean of a target's unit tokens were longer or shorter, with and without bounds on that."""
+    out: dict[str, dict[str, dict[str, float]]] = {}
+    for name, outer in ((BOUNDED, OUTER), ("SPoT, std", None)):
+        for times in TIMES:
+            rows = [
+                judge(by_tokens(backbone.similarities["SPoT"], target, zoo, times=times, outer=outer), measured)
+                for backbone in backbones
+                for target, zoo, measured in questions(backbone)
+            ]
+            out.setdefault(name, {})[str(times)] = summarise({"": np.array(rows)})[""]
+    return out
+
+
+def questions(backbone: Backbone) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Each target, the other prompts as its zoo, and what these score on it."""
+    everything = np.arange(len(backbone.tasks))
+    for target in everything:
+        zoo = np.delete(everything, target)
+        yield int(target), zoo, backbone.measured[target, zoo]
 
 
 def small_zoos(backbones: list[Backbone]) -> dict[str, dict[str, float]]:
@@ -189,8 +247,11 @@ def small_zoos(backbones: list[Backbone]) -> dict[str, dict[str, float]]:
     random = np.random.default_rng(0)
     found: dict[int, dict[str, list[float]]] = {size: {} for size in SIZES}
     for backbone in backbones:
-        mean = at_site(backbone, WeightedView("compute", 1.0), shift=True)
-        ranked = {"mean over tokens": plain(mean), "mean over tokens, std": per_source(mean)}
+        spot = backbone.similarities["SPoT"]
+        ranked = {
+            "mean over unit tokens": plain(backbone.similarities["unit mean"]),
+            BOUNDED: lambda target, zoo, spot=spot: by_tokens(spot, target, zoo),
+        }
         everything = np.arange(len(backbone.tasks))
         for size, target, _ in np.ndindex(len(SIZES), len(everything), DRAWS):
             zoo = random.permutation(np.delete(everything, target))[: SIZES[size]]
@@ -214,14 +275,34 @@ def run(folder: Path) -> dict[str, Any]:
     backbones = [read_backbone(folder, name) for name in BACKBONES]
     apart = {backbone.name: evaluate(backbone) for backbone in backbones}
     together = {name: np.concatenate([rows[name] for rows in apart.values()]) for name in next(iter(apart.values()))}
+    names = [f"{backbone.name} {task}" for backbone in backbones for task in backbone.tasks]
     return {
         "command": "python bench/prompts.py --data DIR",
         "data": "github.com/thunlp/Prompt-Transferability (MIT): trained prompts and zero-shot transfer",
         "targets": {backbone.name: len(backbone.tasks) for backbone in backbones},
         "together": summarise(together),
         **{name: summarise(rows) for name, rows in apart.items()},
+        "nested": nested(backbones),
+        "paired": {"shipped less": BEFORE, **compared(names, together[SHIPPED], together[BEFORE])},
+        "strength": strengths(backbones),
         "small_zoos_regret@1": small_zoos(backbones),
     }
+
+
+def print_chosen(result: Mapping[str, Any]) -> None:
+    """The nested choice, what it is worth, and how far it leans on the target's strength."""
+    print(f"nested, over {len(result['nested']['candidates'])} candidates:")
+    for criterion, row in result["nested"].items():
+        if criterion != "candidates":
+            figures = ", ".join(f"{metric} {row[metric]:.2f}" for metric in METRICS)
+            print(f"  {criterion}: {figures}; chosen: {', '.join(f'{name} ({n})' for name, n in row['chosen'].items())}")
+    print(f"shipped less {BEFORE}, with 95 % intervals:")
+    for metric in METRICS:
+        mean, low, high = result["paired"][metric]
+        print(f"  {metric} {mean:+.2f} [{low:+.2f}, {high:+.2f}]")
+    print("the target's mean so many times as long, regret@1 / @3:")
+    for name, rows in result["strength"].items():
+        print(f"  {name}:", ", ".join(f"{times} {row['regret@1']:.1f} / {row['regret@3']:.1f}" for times, row in rows.items()))
 
 
 def main() -> None:
@@ -238,6 +319,7 @@ def main() -> None:
     for name in result["together"]:
         figures = (result[group][name][metric] for group in groups for metric in METRICS)
         print(f"{name:<{width}}", *(f"{figure:<9.2f}" for figure in figures))
+    print_chosen(result)
     print("small zoos, regret@1:")
     for size, row in result["small_zoos_regret@1"].items():
         print(f"  {size:>2} sources:", ", ".join(f"{name} {value:.1f}" for name, value in row.items()))

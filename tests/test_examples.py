@@ -60,6 +60,6 @@ def test_no_target_stands_alone_and_no_other_file_is_there():
 def test_every_command_is_in_the_readme():
     readme = (ROOT / "README.md").read_text()
     names = [command.name for command in app.registered_commands] + [group.name for group in app.registered_groups]
-    assert len(names) == 8
+    assert len(names) == 9
     for name in names:
         assert f"`hubrank {name}" in readme, name

@@ -23,6 +23,7 @@ from hubrank.checkpoints.adapters_config import AdaptersConfig
 from hubrank.checkpoints.adapters_weights import Budget, Key, Module, choose_name, collect, finish, split_key
 from hubrank.checkpoints.architectures import site_of
 from hubrank.checkpoints.card import plain
+from hubrank.checkpoints.soft_prompts import prompt_delta
 from hubrank.errors import AdapterError
 from hubrank.types import Adapter, Delta
 
@@ -106,7 +107,7 @@ def wanted_prompt(names: Iterable[str]) -> list[str]:
 
 
 def read_prompt(config: AdaptersConfig, method: Mapping[str, Any], tensors: Mapping[str, FloatArray], base: str) -> Adapter:
-    """One delta at layer 0: up = E^T [d, P], down = E [P, d] of the P token embeddings, shift their mean.
+    """One delta at layer 0, see :func:`hubrank.checkpoints.soft_prompts.prompt_delta`.
 
     Raises:
         AdapterError: the embedding is missing, of the wrong shape, or not finite.
@@ -116,9 +117,7 @@ def read_prompt(config: AdaptersConfig, method: Mapping[str, Any], tensors: Mapp
     deltas = []
     for module in modules.values():
         tokens = module.take(f"{_PROMPT_PART}.weight", length, None)
-        deltas.append(
-            Delta(site_of("layers.0.prompt"), down=tokens, up=np.ascontiguousarray(tokens.T), shift=tokens.mean(axis=0))
-        )
+        deltas.append(prompt_delta("layers.0.prompt", tokens))
     return finish(base, "prompt", deltas, (), "prompt")
 
 

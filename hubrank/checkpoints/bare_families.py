@@ -17,6 +17,7 @@ import numpy as np
 
 from hubrank.checkpoints.architectures import site_of
 from hubrank.checkpoints.base_tensors import BaseTensors
+from hubrank.checkpoints.soft_prompts import prompt_delta
 from hubrank.errors import AdapterError
 from hubrank.types import Adapter, Delta, Site
 
@@ -35,7 +36,7 @@ _MODELS = 3  # what a head puts before the base model's own names has at most so
 
 
 def read_bare_prompt(tensors: Mapping[str, FloatArray], base: str) -> Adapter:
-    """A soft prompt E [P, d]: its token Gram (up = E^T, down = E) and its token mean as the shift.
+    """A soft prompt E [P, d], see :func:`hubrank.checkpoints.soft_prompts.prompt_delta`.
 
     Args:
         tensors: one tensor [P, d]; leading axes of length 1 are dropped.
@@ -49,8 +50,7 @@ def read_bare_prompt(tensors: Mapping[str, FloatArray], base: str) -> Adapter:
     while tokens.ndim > 2 and tokens.shape[0] == 1:
         tokens = tokens[0]
     _check("the prompt", tokens, ndim=2)
-    prompt = Delta(site_of("layers.0.prompt"), down=tokens, up=np.ascontiguousarray(tokens.T), shift=_mean(tokens))
-    return Adapter(base, "prompt", (prompt,), variant="prompt")
+    return Adapter(base, "prompt", (prompt_delta("layers.0.prompt", tokens),), variant="prompt")
 
 
 def read_bare_prefix(tensors: Mapping[str, FloatArray], base: str, *, layers: int | None = None) -> Adapter:

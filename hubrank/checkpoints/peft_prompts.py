@@ -16,6 +16,7 @@ from hubrank.checkpoints import config as fields
 from hubrank.checkpoints.architectures import site_of
 from hubrank.checkpoints.base_tensors import BaseTensors
 from hubrank.checkpoints.peft_modules import adapter_of, vector_delta
+from hubrank.checkpoints.soft_prompts import prompt_delta
 from hubrank.errors import AdapterError
 from hubrank.types import Adapter, Delta
 
@@ -88,7 +89,7 @@ def read_prompt(
     *,
     base_tensors: BaseTensors | None = None,  # noqa: ARG001
 ) -> Adapter:
-    """Turn a soft prompt E [P, d] into one delta: its token Gram (up = E^T, down = E) and its token mean as the shift.
+    """Turn a soft prompt E [P, d] into one delta, see :func:`hubrank.checkpoints.soft_prompts.prompt_delta`.
 
     An encoder-decoder may have two prompts; the second P rows are then the decoder's, a site of their own.
 
@@ -180,7 +181,7 @@ def _prompts(config: Mapping[str, Any], tokens: FloatArray) -> list[Delta]:
         raise AdapterError("shape mismatch", f"{_PROMPT} is {tokens.shape[1]} wide, token_dim is {width}")
     halves = np.split(tokens, _stacks(config))
     paths = ("layers.0.prompt", "decoder.layers.0.prompt")
-    return [Delta(site_of(path), down=half, up=half.T, shift=_mean(half)) for path, half in zip(paths, halves, strict=False)]
+    return [prompt_delta(path, half) for path, half in zip(paths, halves, strict=False)]
 
 
 def _mean(tokens: FloatArray) -> FloatArray:

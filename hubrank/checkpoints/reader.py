@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hubrank.checkpoints import config as fields
@@ -31,6 +32,7 @@ __all__ = [
     "Published",
     "base_of",
     "card_base",
+    "is_comparable",
     "methods_of",
     "read_adapters",
     "read_card",
@@ -38,7 +40,9 @@ __all__ = [
 ]
 
 READER_VERSION = 3
-"""Raised whenever more can be read, so that what was skipped is tried again."""
+"""Raised whenever more can be read, so that what was skipped is tried again, or when the same files become other deltas."""
+
+_COMPARABLE_SINCE: Mapping[str, int] = MappingProxyType({"prompt": 3})  # the first reader whose deltas mean what they mean now
 
 METHODS = ("lora", "bottleneck", "prefix", "prompt", "ia3", "bias", "rotation", "reft")
 """Every method that an adapter may be of."""
@@ -103,6 +107,11 @@ def read_published(listing: Listing, bundle: Bundle, *, base_tensors: BaseTensor
         raise AdapterError("unsupported format", f"{CONFIG} is neither peft's nor that of adapters")
     found = tuple(replace(adapter, warnings=(*warnings, *adapter.warnings)) for adapter in adapters)
     return Published(found, config, tensors)
+
+
+def is_comparable(method: str, reader: int) -> bool:
+    """Whether what a version of the reader made of an adapter may be compared with what this version makes of one."""
+    return reader >= _COMPARABLE_SINCE.get(method, 0)
 
 
 def base_of(listing: Listing, bundle: Bundle) -> str:

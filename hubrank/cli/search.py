@@ -19,7 +19,7 @@ __all__ = ["ESTIMATOR_HELP", "EXPLAINED", "search", "seconds_of"]
 
 
 EXPLAINED = 3
-ESTIMATOR_HELP = "What orders the sources: three-views or compute-std; docs/estimators.md. Default: the method's own."
+ESTIMATOR_HELP = "What orders the sources: three-views, compute-std, tokens-std; docs/estimators.md. Default: the method's own."
 
 
 def search(

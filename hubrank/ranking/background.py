@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,10 +36,12 @@ class Mutual:
     Attributes:
         rows: [m] the sources that played the target.
         cosines: per view [m, n]; NaN for a source with itself, and where two share no site.
+        strengths: [m] how strong the updates of these sources are (:attr:`hubrank.zoo.packed.Packed.strengths`).
     """
 
     rows: NDArray[np.intp]
     cosines: Mapping[View, FloatArray]
+    strengths: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +76,7 @@ def compare_sources(packed: Packed, *, all_sources: bool = True) -> Mutual:
     cosines = packed.cosines_of([packed.source(int(row)) for row in rows])
     for of_view in cosines.values():
         of_view[np.arange(len(rows)), rows] = np.nan
-    return Mutual(rows, cosines)
+    return Mutual(rows, cosines, packed.strengths[rows])
 
 
 def estimate(
@@ -83,19 +85,23 @@ def estimate(
     mutual: Mutual,
     usable: NDArray[np.intp],
     *,
+    strength: float,
     without: int | None = None,
 ) -> FloatArray:
     """An estimator's values of the usable sources, [k], from the arrays that it wants.
 
     Args:
         cosines: per view [n], of the target with every source.
+        strength: of the target's update.
         without: the row of ``mutual`` that the target is itself; its cosines say nothing of the rest of the zoo.
     """
     names = wanted(estimator)
-    arrays = {str(view): cosine[usable] for view, cosine in cosines.items() if view in names}
+    arrays: dict[str, NDArray[Any]] = {str(view): cosine[usable] for view, cosine in cosines.items() if view in names}
+    others = np.delete(np.arange(len(mutual.rows)), [] if without is None else without)
     if "zoo" in names:
-        zoo = mutual.cosines["compute"][:, usable]
-        arrays["zoo"] = zoo if without is None else np.delete(zoo, without, axis=0)
+        arrays["zoo"] = mutual.cosines["compute"][np.ix_(others, usable)]
+    if "strength" in names:
+        arrays["strength"] = mutual.strengths[others] / strength
     return estimator(**arrays)
 
 
@@ -108,7 +114,8 @@ def measure_background(mutual: Mutual, estimator: Estimator) -> Background | Non
         cosines = {view: found[row] for view, found in mutual.cosines.items()}
         others = np.flatnonzero(np.isfinite(cosines["compute"]))
         if len(others) >= ENOUGH - 1:
-            values.append(estimate(estimator, cosines, mutual, others, without=row))
+            strength = float(mutual.strengths[row])
+            values.append(estimate(estimator, cosines, mutual, others, strength=strength, without=row))
             nearest.append(cosines["compute"][others].max())
     if not values:
         return None

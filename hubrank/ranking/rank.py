@@ -106,7 +106,7 @@ def compare(yardstick: Yardstick, signature: Signature) -> Compared:
     usable = np.flatnonzero(np.isfinite(cosines["compute"]))
     if not len(usable):
         raise EmptyZooError("no source in the zoo changes the layers that the target was tuned at")
-    values = estimate(yardstick.estimator, cosines, mutual, usable)
+    values = estimate(yardstick.estimator, cosines, mutual, usable, strength=target.strength)
     # The store's int8 leaves columns a little longer or shorter than 1, so that a twin could be nearer than near.
     raw = np.clip(np.mean([cosines[view][usable] for view in yardstick.views], axis=0), -1.0, 1.0)
     view = verdict_view(wanted(yardstick.estimator))

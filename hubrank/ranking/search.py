@@ -175,7 +175,7 @@ def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener
     loading = Thread(target=import_peft, daemon=True)
     loading.start()
     try:
-        yardsticks = [yardstick for method in methods if (yardstick := _yardstick(zoo, name, method, settings)) is not None]
+        yardsticks = _yardsticks(zoo, name, methods, settings, notes)
     finally:
         loading.join()
     if not yardsticks:
@@ -193,9 +193,20 @@ def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener
     return go_beyond(ranking, task, base, settings, cache=zoo.folder, device=device, dtype=fit.dtype, listener=listener)
 
 
-def _yardstick(zoo: Zoo, base: str, method: str, settings: SearchSettings) -> Yardstick | None:
-    packed = open_packed(zoo, base, method, gone=settings.gone)
-    return measure(packed, estimator=settings.estimator) if packed.sources else None
+def _yardsticks(zoo: Zoo, base: str, methods: Sequence[str], settings: SearchSettings, notes: list[str]) -> list[Yardstick]:
+    """Of every method that has sources to compare; one of which an older hubrank read all is left out if it was not named."""
+    found = []
+    for method in methods:
+        try:
+            packed = open_packed(zoo, base, method, gone=settings.gone)
+        except EmptyZooError as error:
+            if settings.methods or len(methods) == 1:
+                raise
+            notes.append(f"{method} is left out: {error}")
+            continue
+        if packed.sources:
+            found.append(measure(packed, estimator=settings.estimator))
+    return found
 
 
 def _run_all(runner: Runs, yardsticks: Sequence[Yardstick], settings: SearchSettings, notes: list[str]) -> list[MethodRuns]:

@@ -36,6 +36,7 @@ __all__ = [
     "overlaps",
     "project",
     "projected_cosines",
+    "strengths",
 ]
 
 _MAX_COLUMNS = 4096  # of the stacked directions of a site; a larger zoo is sampled evenly
@@ -91,29 +92,46 @@ class Projection:
         starts: [sites + 1] the columns of site i are ``starts[i]`` to ``starts[i + 1]``; none where the adapter lacks it.
         u, v: [columns, p] projected columns of U and V.
         weights: [columns, 3] what each column weighs in each of :data:`THREE_VIEWS`, the full norm divided out.
+        norms: [sites] the Frobenius norm of the update, before projection; 0 where the adapter lacks the site.
     """
 
     starts: NDArray[np.int64]
     u: FloatArray
     v: FloatArray
     weights: FloatArray
+    norms: NDArray[np.float64]
 
     @property
     def there(self) -> NDArray[np.bool_]:
         """[sites] which of the basis's sites the adapter has."""
         return np.diff(self.starts) > 0
 
+    @property
+    def strength(self) -> float:
+        """How strong the update is: the root mean square of its norms over the sites that it has; NaN with none."""
+        return float(strengths(self.norms[None])[0])
+
+
+def strengths(norms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[n] root mean square of [n, sites] norms over the sites that each adapter has, where they are not 0; NaN with none."""
+    there = (norms > 0).sum(axis=1)
+    means = np.divide((norms**2).sum(axis=1), there, out=np.full(len(norms), np.nan), where=there > 0)
+    found: NDArray[np.float64] = np.sqrt(means)
+    return found
+
 
 def project(signature: Signature, basis: Basis) -> Projection:
     """An adapter on a basis; sites that the basis lacks, or has with other shapes, are left out."""
     mine = {factors.site: factors for factors in signature.factors}
-    counts, u, v, weights = [], [], [], []
+    counts, u, v, weights, norms = [], [], [], [], []
     for site, directions in basis.sites.items():
         factors = mine.get(site)
         if factors is None or not _fits(factors, directions):
             counts.append(0)
+            norms.append(0.0)
             continue
         counts.append(len(factors.s))
+        norms.append(float(np.linalg.norm(factors.spectrum.astype(np.float64))))
         u.append(_padded(factors.u.T @ directions.write, basis.p))
         v.append(_padded(factors.v.T @ directions.read, basis.p))
         weights.append(np.stack([view.weights(factors) for view in THREE_VIEWS], axis=1))
@@ -123,6 +141,7 @@ def project(signature: Signature, basis: Basis) -> Projection:
         u=np.concatenate([none, *u]),
         v=np.concatenate([none, *v]),
         weights=np.concatenate([np.zeros((0, len(THREE_VIEWS)), np.float32), *weights]),
+        norms=np.array(norms, dtype=np.float64),
     )
 
 

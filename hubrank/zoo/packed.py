@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hubrank.signatures.basis import Basis, Projection, is_something, learn_basis, overlaps, project, projected_cosines
+from hubrank.signatures.basis import (
+    Basis,
+    Projection,
+    is_something,
+    learn_basis,
+    overlaps,
+    project,
+    projected_cosines,
+    strengths,
+)
 from hubrank.signatures.canonical import SHIFT
 from hubrank.signatures.encoding import quantise
 from hubrank.signatures.views import THREE_VIEWS
@@ -45,6 +54,7 @@ class Packed:
         starts: [sites, n + 1] the columns of source j at site i are ``starts[i, j]`` to ``starts[i, j + 1]``.
         u, v: [T, p] int8 projected columns of U and V, times ``scales`` [T, 2].
         weights: [T, 3] what each column weighs in each of the three views.
+        norms: [n, sites] float64 Frobenius norm of each source's update, before projection; 0 where it lacks the site.
         learned_on: how many sources the basis was learned on.
         left_out: sources of this base and method that could not be packed, by reason.
     """
@@ -59,6 +69,7 @@ class Packed:
     v: Int8Array
     scales: FloatArray
     weights: FloatArray
+    norms: NDArray[np.float64]
     learned_on: int
     left_out: Mapping[str, int]
 
@@ -72,6 +83,11 @@ class Packed:
         """[n, sites] which sites a source has."""
         return (np.diff(self.starts, axis=1) > 0).T
 
+    @property
+    def strengths(self) -> NDArray[np.float64]:
+        """[n] root mean square of a source's norms over the sites that it has."""
+        return strengths(self.norms)
+
     def source(self, row: int) -> Projection:
         """One source as a projection, float32."""
         alone = self.subset(np.array([row]))
@@ -80,6 +96,7 @@ class Packed:
             u=alone.u.astype(np.float32) * alone.scales[:, :1],
             v=alone.v.astype(np.float32) * alone.scales[:, 1:],
             weights=alone.weights,
+            norms=alone.norms[0],
         )
 
     def subset(self, rows: NDArray[np.intp]) -> Packed:
@@ -95,6 +112,7 @@ class Packed:
             v=self.v[index],
             scales=self.scales[index],
             weights=self.weights[index],
+            norms=self.norms[rows],
         )
 
     def cosines(self, target: Projection) -> dict[View, FloatArray]:
@@ -222,6 +240,7 @@ def pack(
         v=v,
         scales=np.stack([u_scale, v_scale], axis=1),
         weights=weights,
+        norms=np.array([one.norms for one in projections], dtype=np.float64).reshape(n, sites),
         learned_on=len(zoo),
         left_out=dict(left_out),
     )

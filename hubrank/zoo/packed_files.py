@@ -1,8 +1,8 @@
 """Packed matrices on disk: built from the store, read through a memory map, rebuilt when the store has moved on.
 
 In a folder named after base and method: ``u.npy`` and ``v.npy`` [T, p] int8; ``basis.safetensors`` with the directions of each
-site, ``starts``, ``scales`` and ``weights``; ``index.json`` with the sources in order. A folder is written whole and put in
-place by one rename; it is derived data, so whatever is wrong with it is mended by building it again.
+site, ``starts``, ``scales``, ``weights`` and ``norms``; ``index.json`` with the sources in order. A folder is written whole and
+put in place by one rename; it is derived data, so whatever is wrong with it is mended by building it again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hubrank.checkpoints.reader import is_comparable
 from hubrank.errors import EmptyZooError, StoreDamagedError
 from hubrank.signatures.basis import Basis, SiteBasis
 from hubrank.types import Site
@@ -27,9 +28,12 @@ from hubrank.zoo.packed import Packed, pack
 if TYPE_CHECKING:
     from hubrank.zoo.store import Zoo
 
-__all__ = ["PACKED_FORMAT", "open_packed"]
+__all__ = ["OLDER", "PACKED_FORMAT", "open_packed"]
 
-PACKED_FORMAT = 3
+PACKED_FORMAT = 4
+OLDER = "read by an older hubrank"
+"""Why a source is left out whose deltas meant something else then; the next sync reads it again."""
+
 _RELEARN = 1.2  # a basis serves until the zoo has grown by a fifth since it was learned
 
 
@@ -40,7 +44,7 @@ def open_packed(zoo: Zoo, base: str, method: str, *, gone: bool = False) -> Pack
         gone: with the sources that left their hub, in a matrix of its own.
 
     Raises:
-        EmptyZooError: the zoo has no source for them.
+        EmptyZooError: the zoo has no source for them, or none that this version's reader made or might have made.
     """
     key = f"{base}\0{method}" + ("\0gone" if gone else "")
     folder = zoo.packed_folder / hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:24]
@@ -51,13 +55,19 @@ def open_packed(zoo: Zoo, base: str, method: str, *, gone: bool = False) -> Pack
     sources = zoo.sources(base=base, method=method, gone=gone)
     if not sources:
         raise EmptyZooError(f"the zoo has no {method} source for {base}")
-    pairs = [(source, zoo.signature(source)) for source in sources]
+    current = [source for source in sources if is_comparable(method, source.reader)]
+    if not current:
+        older = f"the zoo's {method} sources for {base} were read by an older hubrank"
+        raise EmptyZooError(f"{older}, whose figures mean something else: `hubrank sync` reads them again")
+    pairs = [(source, zoo.signature(source)) for source in current]
     basis = None
-    if stored is not None and len(sources) <= _RELEARN * stored.learned_on and set(stored.sources) <= set(sources):
+    if stored is not None and len(current) <= _RELEARN * stored.learned_on and set(stored.sources) <= set(current):
         basis = stored.basis
     packed = pack(base, method, generation, pairs, basis=basis)
     if basis is not None and stored is not None:
         packed = replace(packed, learned_on=stored.learned_on)
+    if len(current) < len(sources):
+        packed = replace(packed, left_out={**packed.left_out, OLDER: len(sources) - len(current)})
     _write(folder, packed)
     return packed
 
@@ -77,7 +87,7 @@ def _write(folder: Path, packed: Packed) -> None:
         "left_out": dict(packed.left_out),
         "sources": [source_to_json(source) for source in packed.sources],
     }
-    tensors: dict[str, Any] = {"starts": packed.starts, "scales": packed.scales, "weights": packed.weights}
+    tensors: dict[str, Any] = {name: getattr(packed, name) for name in ("starts", "scales", "weights", "norms")}
     for i, directions in enumerate(packed.basis.sites.values()):
         tensors |= {f"write.{i}": directions.write, f"read.{i}": directions.read}
     with contextlib.suppress(OSError):
@@ -123,6 +133,7 @@ def _read(folder: Path) -> Packed | None:
             v=v,
             scales=tensors["scales"],
             weights=tensors["weights"],
+            norms=tensors["norms"],
             learned_on=int(index["learned_on"]),
             left_out={str(reason): int(n) for reason, n in index["left_out"].items()},
         )
@@ -145,6 +156,10 @@ def _sound(packed: Packed) -> bool:
     total = int(starts[-1, -1]) if starts.size else 0
     edges = np.concatenate([[0], starts.ravel(), [total]])
     if (np.diff(edges) < 0).any() or (starts[1:, 0] != starts[:-1, -1]).any():
+        return False
+    if packed.norms.shape != packed.there.shape or packed.norms.dtype != np.float64:
+        return False
+    if ((packed.norms > 0) != packed.there).any() or not np.isfinite(packed.norms).all():
         return False
     columns = packed.u.dtype == packed.v.dtype == np.int8 and packed.u.shape == packed.v.shape == (total, p)
     return columns and packed.scales.shape == (total, 2) and packed.weights.shape == (total, 3)

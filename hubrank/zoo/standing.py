@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from hubrank.checkpoints.base_names import all_names
 from hubrank.checkpoints.peft_families import peft_method
+from hubrank.checkpoints.reader import is_comparable
 from hubrank.hubs.protocol import Hub, Listing, Partial, Query
 from hubrank.zoo.store import Skip, Zoo
 from hubrank.zoo.work import wanted_bases
@@ -79,7 +80,8 @@ class Standing:
     def judge(self, listing: Listing) -> tuple[Verdict, Skip | None]:
         """What a listing means; with ``skipped``, what is remembered of it."""
         stored = self.sources(listing)
-        if stored and stored[0].revision == listing.revision:
+        older = any(not is_comparable(source.method, source.reader) for source in stored)
+        if stored and stored[0].revision == listing.revision and not older:
             return ("back" if any(source.gone for source in stored) else "unchanged"), None
         skip = self._zoo.get_skip(self._hub.name, listing.repo, listing.subfolder, branch=listing.branch)
         if skip is not None and skip.revision == listing.revision and not self._wanted_now(skip):

@@ -188,7 +188,7 @@ def test_a_prompt_is_its_token_mean_and_gram(family, tmp_path):
     tokens = embedded[0, :5].numpy()
     (delta,) = adapter.deltas
     assert (adapter.method, adapter.variant, str(delta.site)) == ("prompt", "prompt", "0.prompt")
-    close(delta.shift, tokens.mean(axis=0))
+    close(delta.shift, (tokens / np.linalg.norm(tokens, axis=1, keepdims=True)).mean(axis=0))
     close(full(delta), tokens.T @ tokens)
 
 

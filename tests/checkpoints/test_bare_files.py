@@ -106,7 +106,8 @@ def test_a_prompt_is_its_mean_and_its_gram(tmp_path):
     assert (adapter.base, adapter.method, adapter.variant) == ("FacebookAI/roberta-base", "prompt", "prompt")
     assert (delta.site.layer, delta.site.module) == (0, "prompt")
     assert np.allclose(delta.up @ delta.down, tokens.T @ tokens, atol=1e-5)
-    assert np.allclose(delta.shift, tokens.mean(axis=0), atol=1e-6)
+    units = tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
+    assert np.allclose(delta.shift, units.mean(axis=0), atol=1e-6)
 
 
 @given(seed=st.integers(0, 99))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -114,8 +116,29 @@ def test_the_target_meets_the_whole_zoo(random):
     mutual = compare_sources(packed)
     usable = np.array([1, 4, 5])
     cosines = {view: np.arange(12.0) for view in ("compute", "read", "write")}
-    values = estimate(lambda *, read, zoo: read + zoo[0], cosines, mutual, usable)
+    values = estimate(lambda *, read, zoo: read + zoo[0], cosines, mutual, usable, strength=1.0)
     assert np.array_equal(values, usable + mutual.cosines["compute"][0, usable])
+
+
+def test_strengths_are_parts_of_the_target_s(random):
+    """Of the zoo's rows, and not of the one that plays the target; by the norms before they were packed."""
+    adapters = [[replace(one, up=(i + 1) * one.up) for one in deltas] for i, deltas in enumerate(families(random))]
+    packed = packed_of(adapters)
+    exact = np.array([np.sqrt(np.mean([np.sum(f.spectrum**2) for f in sign(deltas).factors])) for deltas in adapters])
+    np.testing.assert_allclose(packed.strengths, exact, rtol=1e-5)
+    assert packed.source(3).strength == pytest.approx(exact[3])
+    mutual = compare_sources(packed)
+    seen = []
+
+    def estimator(*, compute, strength):
+        seen.append(strength)
+        return compute
+
+    estimate(estimator, {"compute": np.zeros(12)}, mutual, np.arange(12), strength=2.0)
+    np.testing.assert_allclose(seen.pop(), exact / 2, rtol=1e-5)
+    measure_background(mutual, estimator)
+    for i, strength in enumerate(seen):
+        np.testing.assert_allclose(strength, np.delete(exact, i) / exact[i], rtol=1e-5)
 
 
 def test_of_a_large_zoo_a_sample_stands_for_all(monkeypatch, random):

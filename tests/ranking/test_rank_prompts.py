@@ -7,6 +7,7 @@ import pytest
 
 from hubrank.checkpoints.peft_prompts import read_prefix, read_prompt
 from hubrank.ranking.rank import rank_sources
+from hubrank.ranking.rivals.embeddings import prompt_tokens
 from hubrank.ranking.standardise import standardise, without_own_pairs
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.zoo.packed import pack
@@ -59,19 +60,21 @@ def test_the_same_tokens_in_another_order_are_first(random, method, sign, width)
     assert ranked.verdict.relevant
 
 
-def test_prompts_are_ranked_by_their_means_standardised(random):
-    zoo = some_tokens(random, 12)
-    target = some_tokens(np.random.default_rng(0), 1)[0] + random.normal(size=D)
-    means = np.stack([tokens.mean(axis=0) for tokens in [*zoo, target]])
-    means /= np.linalg.norm(means, axis=1, keepdims=True)
-    cosines = means @ means.T
-    expected = standardise(cosines[-1, :-1], without_own_pairs(cosines[:-1, :-1]))
-    ranked = rank_sources(packed_of("prompt", [prompt(tokens) for tokens in zoo]), prompt(target), estimator="compute-std")
+def test_prompts_are_ranked_by_all_pairs_of_their_tokens_standardised(random):
+    """Whatever the lengths of tokens; the target's own say, how much its tokens agree, lies within the zoo's here."""
+    zoo = [tokens * random.uniform(0.1, 10, size=(TOKENS, 1)) for tokens in some_tokens(random, 12)]
+    target = some_tokens(np.random.default_rng(0), 1)[0] + 0.5 * random.normal(size=D)
+    pairs = np.array([prompt_tokens(target=one, sources=np.stack([*zoo, target])) for one in [*zoo, target]])
+    means = np.sqrt(np.diag(pairs))
+    assert np.quantile(means[:-1], 0.1) < means[-1] < np.quantile(means[:-1], 0.9)
+    expected = standardise(pairs[-1, :-1], without_own_pairs(pairs[:-1, :-1]))
+    ranked = rank_sources(packed_of("prompt", [prompt(tokens) for tokens in zoo]), prompt(target))
+    by_cosine = rank_sources(packed_of("prompt", [prompt(tokens) for tokens in zoo]), prompt(target), estimator="compute-std")
     for row in ranked.rows:
         i = int(row.source.repo[-2:])
         assert row.value == pytest.approx(expected[i], abs=0.1)
-        assert row.similarity == pytest.approx(cosines[-1, i], abs=0.01)
-    assert names(ranked) == names(rank_sources(packed_of("prompt", [prompt(tokens) for tokens in zoo]), prompt(target)))
+        assert row.similarity == pytest.approx(pairs[-1, i] / (means[-1] * means[i]), abs=0.01)
+    assert names(ranked) != names(by_cosine)
 
 
 def test_a_prefix_is_compared_by_its_means_and_its_product(random):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hubrank.errors import BaseModelError
+from hubrank.errors import BaseModelError, EmptyZooError
 from hubrank.ranking import runs
 from hubrank.ranking.search import search
 from hubrank.signatures.canonical import sign_adapter
@@ -122,6 +122,17 @@ def test_the_order_within_a_method_is_that_of_the_method_alone(run):
         alone = run(methods=(method,))
         assert alone.methods == (method,)
         assert names(alone) == [row.source.name for row in together.rows if row.source.method == method]
+
+
+def test_a_method_whose_sources_an_older_hubrank_read_is_left_out(run, cache):
+    with Zoo(cache) as zoo:
+        for kept in zoo.sources(method="bottleneck"):
+            zoo.put(replace(kept, repo=f"{kept.repo}-prompt", method="prompt", reader=2), zoo.signature(kept))
+    ranking = run()
+    assert ranking.methods == ("lora", "bottleneck", "bias")
+    assert any(note.startswith("prompt is left out: the zoo's prompt sources") for note in ranking.notes)
+    with pytest.raises(EmptyZooError, match=r"`hubrank sync` reads them again"):
+        run(methods=("prompt",))
 
 
 def test_methods_by_name_even_with_few_sources(run):

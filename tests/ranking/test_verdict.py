@@ -64,7 +64,7 @@ def scattered(random: np.random.Generator, relatives: int) -> Mutual:
     for row in range(40):
         cosines[row, [(row + i + 1) % 40 for i in range(relatives)]] = 0.5
         cosines[row, row] = np.nan
-    return Mutual(np.arange(40), {"read": cosines})
+    return Mutual(np.arange(40), {"read": cosines}, np.ones(40))
 
 
 def test_relatives_within_the_zoo_move_the_measure_little():
@@ -77,9 +77,9 @@ def test_relatives_within_the_zoo_move_the_measure_little():
 
 
 def test_no_measure_for_a_zoo_too_small_or_all_alike():
-    small = Mutual(np.arange(2), {"read": np.full((2, ENOUGH - 2), 0.5, np.float32)})
+    small = Mutual(np.arange(2), {"read": np.full((2, ENOUGH - 2), 0.5, np.float32)}, np.ones(2))
     assert usual_scatter(small, "read") is None
-    alike = Mutual(np.arange(2), {"read": np.full((2, ENOUGH), 1.0, np.float32)})
+    alike = Mutual(np.arange(2), {"read": np.full((2, ENOUGH), 1.0, np.float32)}, np.ones(2))
     assert usual_scatter(alike, "read") is None
 
 

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from hubrank.checkpoints.architectures import site_of
+from hubrank.checkpoints.reader import READER_VERSION
 from hubrank.errors import EmptyZooError
 from hubrank.signatures.basis import project
 from hubrank.signatures.canonical import SHIFT
@@ -19,7 +20,7 @@ from hubrank.types import Delta, Signature
 from hubrank.zoo import packed as arithmetic
 from hubrank.zoo import packed_files as module
 from hubrank.zoo.packed import choose_p, pack
-from hubrank.zoo.packed_files import open_packed
+from hubrank.zoo.packed_files import OLDER, open_packed
 from hubrank.zoo.store import Zoo
 from tests.builders import BASE, MODULES, make_source, random_factors, random_signature, sign
 
@@ -225,6 +226,10 @@ def columns_of(**changes):
         columns_of(starts=lambda a: np.where(a == a.max(), 2**62, a)),
         columns_of(scales=lambda a: a[:-1].copy()),
         columns_of(weights=lambda a: a[:, :2].copy()),
+        columns_of(norms=lambda a: a[:-1].copy()),
+        columns_of(norms=lambda a: a.astype(np.float32)),
+        columns_of(norms=lambda a: a * np.inf),
+        columns_of(norms=lambda a: 0 * a),
     ],
 )
 def test_arrays_that_do_not_fit_each_other_are_built_again(zoo, builds, spoil):
@@ -267,7 +272,7 @@ def assert_same(one, other) -> None:
     assert one.sources == other.sources
     assert one.sites == other.sites
     assert [(s.reads, s.writes) for s in one.sites] == [(s.reads, s.writes) for s in other.sites]
-    for name in ("starts", "u", "v", "scales", "weights"):
+    for name in ("starts", "u", "v", "scales", "weights", "norms"):
         assert np.array_equal(getattr(one, name), getattr(other, name))
     assert (one.base, one.method, one.generation, one.learned_on, one.left_out) == (
         other.base,
@@ -434,3 +439,27 @@ def test_matrices_outlive_no_store(zoo):
 
 def test_packing_is_the_same_every_time():
     assert_same(packed_of(zoo_of(5)), packed_of(zoo_of(5)))
+
+
+# What an older version's reader made.
+
+
+def test_prompts_of_an_older_reader_are_never_compared_with_newer_ones(zoo):
+    """Their shift was another one: the mean of the tokens as they are."""
+    for i in range(6):
+        zoo.put(make_source(f"org/p{i}", method="prompt", reader=2 if i < 2 else READER_VERSION), with_shifts(10 * i))
+    packed = open_packed(zoo, BASE, "prompt")
+    assert [source.repo for source in packed.sources] == ["org/p2", "org/p3", "org/p4", "org/p5"]
+    assert packed.left_out == {OLDER: 2}
+    assert_same(open_packed(zoo, BASE, "prompt"), packed)
+
+
+def test_of_older_prompts_alone_the_way_out_is_said(zoo):
+    zoo.put(make_source("org/p", method="prompt", reader=2), with_shifts(0))
+    with pytest.raises(EmptyZooError, match=r"read by an older hubrank.*`hubrank sync` reads them again"):
+        open_packed(zoo, BASE, "prompt")
+
+
+def test_loras_of_an_older_reader_mean_what_they_meant(zoo):
+    zoo.put(make_source("org/old", reader=1), random_signature(40))
+    assert open_packed(zoo, BASE, "lora").left_out == {}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hubrank.api import sync as sync_zoo
 from hubrank.checkpoints.peft_families import peft_method, read_peft
-from hubrank.checkpoints.reader import METHODS, methods_of, read_adapters
+from hubrank.checkpoints.reader import METHODS, READER_VERSION, methods_of, read_adapters
 from hubrank.errors import AdapterError, UsageError
 from hubrank.hubs.protocol import Listing, Query
 from hubrank.zoo.plan import plan_sync
@@ -114,6 +116,18 @@ def test_nothing_is_gone_for_being_of_another_method(hub, zoo):
     assert counts(sync(zoo, hub, LORA)) == (0, 0, 0, 1, {})  # stored already, and as it was
     assert len(zoo.sources()) == 2
     assert sync(zoo, hub).removed == 1
+
+
+def test_a_prompt_of_an_older_reader_is_read_again_where_it_has_not_moved(hub, zoo):
+    """Its figures mean something else now; a LoRA's do not."""
+    hub.add(repo("org/lora", 1))
+    hub.add(prompt("org/prompt"))
+    sync(zoo, hub)
+    for source in zoo.sources():
+        zoo.revise(replace(source, reader=2))
+    assert plan_sync(zoo, [quick_hub(hub)], Query()).changed == ("org/prompt",)
+    sync(zoo, hub)
+    assert {source.name: source.reader for source in zoo.sources()} == {"org/lora": 2, "org/prompt": READER_VERSION}
 
 
 def test_a_base_and_a_method_together(hub, zoo):

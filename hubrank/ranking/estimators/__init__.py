@@ -5,6 +5,7 @@ Each takes arrays as keyword arguments, and the names of its parameters say whic
     compute, read, write  [n]     mean cosine of the target with each source in that view
     zoo                   [m, n]  compute cosines of m sources of the zoo, each playing the target, with each source; NaN
                                   where a pair does not count: a source with itself, and two that share no site
+    strength              [m]     how strong the updates of these m sources are, as parts of the target's strength
 
 It gives [n] values whose order is the ranking. An estimator never sees names, cards or files. Which sites the cosines are
 means over is the packed zoo's affair (:func:`hubrank.zoo.packed.is_compared`).
@@ -18,6 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hubrank.ranking.estimators.standardised_compute import standardised_compute
+from hubrank.ranking.estimators.standardised_tokens import standardised_tokens
 from hubrank.ranking.estimators.three_views import three_views
 
 if TYPE_CHECKING:
@@ -30,23 +32,26 @@ __all__ = [
     "Estimator",
     "default_estimator",
     "standardised_compute",
+    "standardised_tokens",
     "three_views",
     "wanted",
 ]
 
 
 class Estimator(Protocol):
-    """Values [n] from some of ``compute``, ``read``, ``write`` and ``zoo``, all by keyword."""
+    """Values [n] from some of ``compute``, ``read``, ``write``, ``zoo`` and ``strength``, all by keyword."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> FloatArray:
         """Values [n], the higher the better."""
 
 
 DEFAULT = "three-views"
-ESTIMATORS: Mapping[str, Estimator] = MappingProxyType({DEFAULT: three_views, "compute-std": standardised_compute})
+ESTIMATORS: Mapping[str, Estimator] = MappingProxyType(
+    {DEFAULT: three_views, "compute-std": standardised_compute, "tokens-std": standardised_tokens}
+)
 
 DEFAULTS: Mapping[str, str] = MappingProxyType(
-    {"lora": DEFAULT, "bottleneck": DEFAULT, "prompt": "compute-std", "prefix": "compute-std"}
+    {"lora": DEFAULT, "bottleneck": DEFAULT, "prompt": "tokens-std", "prefix": "compute-std"}
 )
 """The estimator of each method that was measured."""
 

@@ -1,4 +1,4 @@
-"""What it computes, standardised per source: for soft prompts and prefixes."""
+"""What it computes, standardised per source: for prefixes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def standardised_compute(*, compute: FloatArray, zoo: FloatArray) -> FloatArray:
     A soft prompt is a task embedding: SPoT (Vu, Lester, Constant, Al-Rfou and Cer, ACL 2022) chooses the prompt to start
     from by the cosine of the token averages, and "Efficiently Tuned Parameters are Task Embeddings" (Zhou, Xu and McAuley,
     EMNLP 2022) does so across all of parameter-efficient tuning. At a shift's site the compute cosine is that of the two
-    shifts, and a prompt's shift is the mean over its tokens, a prefix's those of its keys and values: so this is their
-    measure, blind to the order of tokens. All prompts of one base lie in one corner of the embedding space, though, and
-    some in its middle, near to every other. What tells is how much nearer a source is than it usually is.
+    shifts, and a prefix's are the means of its keys and values, a prompt's the mean of its unit tokens: so this is their
+    measure, but for the lengths of a prompt's tokens, and blind to their order. All prompts of one base lie in one corner of
+    the embedding space, though, and some in its middle, near to every other. What tells is how much nearer a source is than
+    it usually is. (Prompts are ranked by :func:`standardised_tokens` now, which keeps more of SPoT's measure.)
 
     Measured in DESIGN.md on 61 targets of four backbones (thunlp/Prompt-Transferability), regret in percent:
 
@@ -39,7 +40,7 @@ def standardised_compute(*, compute: FloatArray, zoo: FloatArray) -> FloatArray:
         all tokens flattened, cosine               30.0       19.9
         token subspace overlap, k=10               13.7        6.3
         mean over tokens, cosine (the papers)       9.9        4.8
-        mean over tokens, standardised (this)       7.8        1.6
+        mean over tokens, standardised              7.8        1.6
         =========================================  =========  =========
 
     For prefixes, token means of keys and values and the product of the two, standardised, found the same task (MRR 0.96
