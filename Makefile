@@ -17,10 +17,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The pages of the commands and of the estimators, from the code itself.
+# The pages of the commands and of the estimators from the code itself, that of the method from the results in bench/.
 docs: $(READY)
 	$(BIN)/python docs/render_cli.py
 	$(BIN)/python docs/render_estimators.py
+	$(BIN)/python docs/render_method.py
 
 # Set up once; again only when what is to be installed has changed.
 $(READY): pyproject.toml constraints.txt

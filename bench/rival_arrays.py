@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from classify import LoraModels, Task, encode_rows, read_source, train_and_score
+from classify import Task, encode_rows, read_source, train_and_score
 from overlap import draw, seen_by
 from plan import SOURCE_TASKS, Source
 from recipe import Plan
+from stacked import StackedBert
 from train_zoo import BASE, as_target, read_rows
 
 from hubrank.benchmark.source_model import PROBES, SourceModel, fit_head
@@ -231,16 +232,18 @@ class Workshop:
                 for part, where in ((subset(rows, where), where) for where in (slice(0, 100), slice(100, 200)))
             ]
             regression = rows.task == "regression"
-            task = Task(target, 1 if regression else len(rows.classes), regression, *parts)
+            task = Task(target, self._bert.hidden, 1 if regression else len(rows.classes), regression, *parts)
             plan = Plan(steps=FEW_STEPS, batch_size=16, learning_rate=5e-4, warmup=0.2, seed=FEW_SEED)
-            model = self._models.start(source.shape, read_source(self.folder(source), source.shape), FEW_SEED)
-            return {"value": np.array(train_and_score(torch, model, task, plan, "cpu"))}
+            shape = source.shape
+            start = self._bert.start([read_source(self.folder(source), shape)], [shape.alpha / shape.rank])
+            (value,) = train_and_score(torch, start, task, plan, "cpu")
+            return {"value": np.array(value)}
 
         return self._kept(f"few-shot/{source.name}/{target}", compute)
 
     @cached_property
-    def _models(self) -> LoraModels:
-        return LoraModels(find_base(BASE), "cpu")
+    def _bert(self) -> StackedBert:
+        return StackedBert(find_base(BASE), "cpu")
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -229,9 +229,11 @@ def triple(one: Interval) -> list[float] | None:
 
 
 def values_of(ranked: Ranked, names: Sequence[str]) -> dict[str, dict[str, list[float | None]]]:
-    """values[target][source]: one number a tuned target; null where the source cannot be placed."""
+    """values[target][source]: one number a tuned target, to five digits; null where the source cannot be placed."""
     return {
-        target: {name: [None if np.isnan(one[i]) else float(one[i]) for one in of_target] for i, name in enumerate(names)}
+        target: {
+            name: [None if np.isnan(one[i]) else float(f"{one[i]:.5g}") for one in of_target] for i, name in enumerate(names)
+        }
         for target, of_target in ranked.values.items()
     }
 
@@ -271,8 +273,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         lines = lines_of(ranked, [restricted(target, everything, kin=kin) for target in whole], own)
         print(f"\n## {options.set} set, {title}: {len(sources)} sources, {len(whole)} targets\n\n{table(lines)}", flush=True)
         result[title] = figures(lines)
-    result["values"] = {one.name: values_of(one, transfer.sources) for one in ranked}
+    result["values"] = briefly({one.name: values_of(one, transfer.sources) for one in ranked})
     return result
+
+
+def briefly(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Without what can be told from the rest: a ranking that looks at no target stands once, under ``any target``; flattened
+    A and B with strangers at 0 not at all, it is the other with 0 for null."""
+    out: dict[str, Mapping[str, Any]] = {}
+    for name, of_targets in values.items():
+        first = next(iter(of_targets.values()))
+        if "strangers" not in name:
+            out[name] = {"any target": first} if all(one == first for one in of_targets.values()) else of_targets
+    return out
 
 
 def costs(cost: Cost) -> Mapping[str, Any]:
@@ -281,6 +294,14 @@ def costs(cost: Cost) -> Mapping[str, Any]:
         name: None if isinstance(value, float) and np.isnan(value) else round(value, 5) if isinstance(value, float) else value
         for name, value in asdict(cost).items()
     }
+
+
+def as_json(value: Any, depth: int = 0) -> str:
+    """JSON with a line for what holds nothing but numbers and words: a target of a ranking."""
+    if not isinstance(value, dict) or not any(isinstance(inner, dict) for inner in value.values()):
+        return json.dumps(value, separators=(",", ":"))
+    inside = [f"{' ' * (depth + 1)}{json.dumps(name)}: {as_json(inner, depth + 1)}" for name, inner in value.items()]
+    return "{\n" + ",\n".join(inside) + f"\n{' ' * depth}}}"
 
 
 def main() -> None:
@@ -305,7 +326,7 @@ def main() -> None:
     result = run(options)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        options.out.write_text(as_json(result) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,13 @@ def test_what_only_some_sources_have_is_no_ranking(bench):
 
 def test_values_are_told_by_target_and_source_and_are_json(bench):
     ranked = Ranked("x", {"t": [np.array([1.0, np.nan]), np.array([2.0, 3.0])]}, Cost(seconds=float("nan"), bytes=1.5), "")
-    assert bench.rivals.values_of(ranked, ["a", "b"]) == {"t": {"a": [1.0, 2.0], "b": [None, 3.0]}}
+    told = bench.rivals.values_of(ranked, ["a", "b"])
+    assert told == {"t": {"a": [1.0, 2.0], "b": [None, 3.0]}}
+    assert bench.rivals.briefly({"x": told, "x, strangers at 0": told}) == {"x": {"any target": told["t"]}}
+    assert bench.rivals.briefly({"x": told | {"u": {}}}) == {"x": told | {"u": {}}}
+    whole = {"values": {"x": told}, "sources": ["a", "b"], "note": None}
+    assert json.loads(bench.rivals.as_json(whole)) == whole
+    assert '"t": {"a":[1.0,2.0],"b":[null,3.0]}' in bench.rivals.as_json(whole)
     assert bench.rivals.costs(ranked.cost)["seconds"] is None
     json.dumps(bench.rivals.costs(ranked.cost), allow_nan=False)
 
