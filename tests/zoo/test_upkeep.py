@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from hubrank.checkpoints.reader import READER_VERSION
 from hubrank.errors import UsageError
 from hubrank.hubs.folder import FolderHub
 from hubrank.hubs.protocol import Query
@@ -22,7 +23,7 @@ from tests.zoo.hub_repos import contents, lora, repo, sync
 def zoo(tmp_path):
     with Zoo(tmp_path / "cache", create=True) as zoo:
         for i in range(4):
-            zoo.put(make_source(f"org/{i}", base=f"org/base-{i % 2}", reader=2), random_signature(i))
+            zoo.put(make_source(f"org/{i}", base=f"org/base-{i % 2}", reader=READER_VERSION), random_signature(i))
         yield zoo
 
 
