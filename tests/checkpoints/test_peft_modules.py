@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from hubrank.checkpoints import peft_modules
+from hubrank.checkpoints import peft_modules, peft_products
 from hubrank.checkpoints.peft_modules import Budget, Grammar, adapter_of, deadline, scale_of, vector_delta
 from hubrank.checkpoints.peft_products import read_loha
 from hubrank.errors import AdapterError
@@ -52,22 +52,31 @@ def test_the_scale(config, alpha, scale):
 
 
 def test_the_limit_counts_all_modules_of_an_adapter(monkeypatch):
+    monkeypatch.setattr(peft_modules, "MAX_ENTRIES", 3 * 64)
+    budget = Budget()
+    (_, one), (_, two) = (budget.factors(np.ones((8, 8), np.float32), f"layers.{i}.q") for i in range(2))
+    assert one is two  # two dense ones and the identity they share
+    with pytest.raises(AdapterError, match=r"too large.*layers.2.q") as caught:
+        budget.factors(np.ones((8, 8), np.float32), "layers.2.q")
+    assert caught.value.reason == "too large"
+
+
+def test_many_small_dense_modules_stay_exact_and_more_are_taken_apart(monkeypatch):
     names = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
     shapes = ((8, 4), (4, 8), (8, 4), (4, 8))
-
-    def read(count):
-        tensors = {
-            f"layers.{i}.q.{name}": np.ones(shape, np.float32)
-            for i in range(count)
-            for name, shape in zip(names, shapes, strict=True)
-        }
-        return read_loha({"r": 4}, tensors, "b")
-
-    monkeypatch.setattr(peft_modules, "MAX_ENTRIES", 3 * 64)
-    deltas = read(2).deltas  # two dense ones and the identity they share
-    assert deltas[0].down is deltas[1].down
-    with pytest.raises(AdapterError, match="too large"):
-        read(3)
+    random = np.random.default_rng(0)
+    tensors = {
+        f"layers.{i}.q.{name}": random.standard_normal(shape).astype(np.float32)
+        for i in range(3)
+        for name, shape in zip(names, shapes, strict=True)
+    }
+    exact = read_loha({"r": 4}, tensors, "b").deltas
+    assert all(delta.spectrum is None for delta in exact)
+    assert len({id(delta.down) for delta in exact}) == 1
+    monkeypatch.setattr(peft_products, "WHOLE", 3 * 64 - 1)
+    for delta, whole in zip(read_loha({"r": 4}, tensors, "b").deltas, exact, strict=True):
+        singular = np.linalg.svd(whole.up @ whole.down, compute_uv=False)
+        assert np.allclose(delta.spectrum[: len(singular)], singular, rtol=1e-4, atol=1e-4 * singular[0])
 
 
 def test_dense_factors_are_exact_on_either_side():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -228,8 +227,8 @@ def test_weights_with_a_note_are_found_like_those_with_a_config(tmp_path):
 def test_what_training_leaves_beside_an_adapter_is_not_read_and_changes_nothing(tmp_path, monkeypatch):
     folder = write_lora(tmp_path / "org" / "a")
     read = []
-    digest = hashlib.file_digest
-    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: (read.append(Path(file.name).name), digest(file, name))[1])
+    hashed = hubrank.hubs.folder._hashed
+    monkeypatch.setattr(hubrank.hubs.folder, "_hashed", lambda path: (read.append(path.name), hashed(path))[1])
     (before,) = FolderHub(tmp_path).discover(Query())
     for name in ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state_0.pth", "rng_state.pth", "training_args.bin"):
         (folder / name).write_bytes(b"state")
