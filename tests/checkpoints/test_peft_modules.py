@@ -52,12 +52,13 @@ def test_the_scale(config, alpha, scale):
 
 
 def test_the_limit_counts_all_modules_of_an_adapter(monkeypatch):
-    monkeypatch.setattr(peft_modules, "MAX_ENTRIES", 3 * 64)
+    monkeypatch.setattr(peft_modules, "MAX_ENTRIES", 3 * 64)  # two dense ones and the identity they share
     budget = Budget()
+    budget.take(2 * 64, "layers.0.q")
     (_, one), (_, two) = (budget.factors(np.ones((8, 8), np.float32), f"layers.{i}.q") for i in range(2))
-    assert one is two  # two dense ones and the identity they share
-    with pytest.raises(AdapterError, match=r"too large.*layers.2.q") as caught:
-        budget.factors(np.ones((8, 8), np.float32), "layers.2.q")
+    assert one is two
+    with pytest.raises(AdapterError, match=r"layers.2.q.*exceed") as caught:
+        budget.take(1, "layers.2.q")
     assert caught.value.reason == "too large"
 
 

@@ -67,6 +67,8 @@ if __name__ == "__main__":
     try:
         folder = Path(sys.argv[1])
         if sys.argv[3:] == ["interrupted"]:
+            # As in a process that hubrank starts Ray in itself; Ray has put a handler of its own here.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             print("ready", flush=True)
             interrupted(folder, sys.argv[2])
         print(json.dumps({"killed": killed_worker(folder), "limited": shared_budget(folder, sys.argv[2])}))
