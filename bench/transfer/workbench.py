@@ -101,7 +101,11 @@ class Workbench:
         return self._sources[source]
 
     def _folder(self, source: Source) -> Path:
-        return self._zoo / source.zoo if source.zoo else self._work / "sources" / source.shape.method / source.name
+        if source.zoo:
+            return self._zoo / source.zoo
+        trained = Path("sources", source.shape.method, source.name)
+        committed = Path(__file__).parent / trained
+        return committed if committed.is_dir() else self._work / trained
 
     @cached_property
     def _bert(self) -> StackedBert:
