@@ -17,7 +17,7 @@ import numpy as np
 from hubrank.target.batching import Batch
 from hubrank.target.features import batches_of
 from hubrank.target.objectives.inputs import Encoded, fast_tokenizer, hidden_states
-from hubrank.target.objectives.tokens import encode_questions
+from hubrank.target.objectives.tokens import encode_questions, in_windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["answer_f1", "span_f1"]
 
-_OVERLAP = 3  # as in tuning: neighbouring windows share a third of their length
 _LONGEST = 30  # tokens of an answer
 _DROPPED = str.maketrans("", "", string.punctuation)
 
@@ -78,15 +77,7 @@ class _Windows:
         typed = "token_type_ids" in tokenizer.model_input_names and reader.kinds
         asked = encode_questions(tokenizer, target.texts, reader.room // 3)
         for row, (question, context) in enumerate(zip(asked, target.pairs or (), strict=True)):
-            found = tokenizer(
-                question,
-                context,
-                truncation="only_second",
-                max_length=reader.room,
-                stride=reader.room // _OVERLAP,
-                return_overflowing_tokens=True,
-                return_offsets_mapping=True,
-            )
+            found = in_windows(tokenizer, question, context, reader.room)
             for window, offsets in enumerate(found["offset_mapping"]):
                 parts = found.sequence_ids(window)
                 ids.append(found["input_ids"][window])

@@ -96,15 +96,7 @@ class Spans:
         self._spans: list[tuple[int, int]] = []
         read_by_types = "token_type_ids" in tokenizer.model_input_names and reader.kinds
         for question, context, answers in zip(asked, contexts, target.answers, strict=True):
-            found = tokenizer(
-                question,
-                context,
-                truncation="only_second",
-                max_length=reader.room,
-                stride=reader.room // _OVERLAP,
-                return_overflowing_tokens=True,
-                return_offsets_mapping=True,
-            )
+            found = in_windows(tokenizer, question, context, reader.room)
             spare = 1
             for window, offsets in enumerate(found["offset_mapping"]):
                 sequence = found.sequence_ids(window)
@@ -140,6 +132,19 @@ class Spans:
         entropy = torch.nn.functional.cross_entropy
         starts = entropy(values[:, :, 0], batch["starts"], reduction="sum")
         return starts + entropy(values[:, :, 1], batch["ends"], reduction="sum")
+
+
+def in_windows(tokenizer: Any, question: str, context: str, room: int) -> Any:
+    """A question with as much of its context as fits ``room`` tokens, in overlapping windows, with the tokens' offsets."""
+    return tokenizer(
+        question,
+        context,
+        truncation="only_second",
+        max_length=room,
+        stride=room // _OVERLAP,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
 
 
 def encode_questions(tokenizer: Any, questions: Sequence[str], room: int) -> list[str]:
