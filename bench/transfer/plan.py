@@ -203,10 +203,10 @@ def all_runs() -> list[Run]:
         matrix("first", FIRST, TARGETS, 200, 2),
         matrix("bottleneck", BOTTLENECK, BOTTLENECK_TARGETS, 200, 1),
         matrix("first", FIRST, LARGE_TARGETS, 1000, 0),
-        matrix("second", SECOND, TARGETS, 200, 1),
         matrix("qa", QA, QA_TASKS, 200, 0),
-        matrix("second", SECOND, TARGETS, 200, 2),
         matrix("qa", QA, QA_TASKS, 200, 1),
+        matrix("second", SECOND, TARGETS, 200, 1),
+        matrix("second", SECOND, TARGETS, 200, 2),
     )
     runs: dict[str, Run] = {}
     for part in parts:
