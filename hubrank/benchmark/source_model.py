@@ -16,7 +16,7 @@ from hubrank.checkpoints.architectures import site_of
 from hubrank.signatures.canonical import SHIFT
 from hubrank.target.architecture import architecture_of, longest_input
 from hubrank.target.batching import Batch, in_parts, sent
-from hubrank.target.frameworks import import_torch
+from hubrank.target.frameworks import bfloat16_pays, import_torch
 from hubrank.target.objectives import Reader
 from hubrank.target.objectives.inputs import encode, pooled_states
 
@@ -149,14 +149,14 @@ class SourceModel:
         """[n, d] float32: the mean over a text's tokens of the last hidden states or, of a decoder, the last token's.
 
         Args:
-            precise: in the model's own precision rather than in bfloat16 arithmetic, which is how targets are tuned.
+            precise: in the model's own precision, even where targets are tuned in bfloat16 arithmetic.
         """
         torch = import_torch()
         encoded = encode(self._reader, texts, pairs)
         lengths = np.array([len(row) for row in encoded.ids])
         out: list[Any] = [None] * len(lengths)
-        kind = self._device.partition(":")[0]
-        with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=not precise and kind != "mps"):
+        kind, half = self._device.partition(":")[0], not precise and bfloat16_pays(self._device)
+        with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=half):
             for rows in in_parts(np.argsort(lengths, kind="stable"), _ROWS):
                 states = self._pooled(torch, encoded.arrays(self._reader, rows.tolist()))
                 for row, state in zip(rows, states.float().cpu().numpy(), strict=True):

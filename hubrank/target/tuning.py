@@ -21,7 +21,7 @@ import numpy as np
 from hubrank.errors import BaseModelError
 from hubrank.target.architecture import architecture_of, head_kind, longest_input
 from hubrank.target.batching import batch_order, in_parts, loaded, sent
-from hubrank.target.frameworks import import_torch
+from hubrank.target.frameworks import bfloat16_pays, import_torch
 from hubrank.target.memory import is_out_of_memory, release
 from hubrank.target.methods import LEARNING_RATES, Attached, Placement, attach
 from hubrank.target.objectives import SIZES, Objective, Reader, objective_for
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["STEPS", "Tuned", "TuningPlan", "predict", "reader_of", "tune"]
 
 STEPS = 75
-
-_DEVICE_TYPES = ("cuda", "cpu")  # where bfloat16 is faster or as fast, and kernels are fused
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +164,13 @@ class _Loop:
         self._torch = torch
         self._model = attached.model.to(device)
         kind = device.partition(":")[0]
-        self._half = kind in _DEVICE_TYPES
+        self._half = bfloat16_pays(device)
         self._chances: Any = nullcontext()
-        if self._half:
+        if self._half or kind == "cpu":
             from hubrank.target.step_costs import CheapChances, cast_frozen
 
-            cast_frozen(self._model)
+            if self._half:
+                cast_frozen(self._model)
             if kind == "cpu":
                 self._chances = CheapChances(plan.seed)
         self._head = head
@@ -179,7 +178,7 @@ class _Loop:
         self._plan = plan
         self._device = device
         self._trained = [*attached.trained, *(head.parameters() if head is not None else ())]
-        self._optimizer = torch.optim.AdamW(self._trained, lr=plan.rate, weight_decay=0.0, fused=self._half)
+        self._optimizer = torch.optim.AdamW(self._trained, lr=plan.rate, weight_decay=0.0, fused=kind in ("cuda", "cpu"))
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: _rate(step, plan))
         self._losses: list[Any] = []
         self._part: int | None = None
@@ -262,13 +261,13 @@ def predict(tuned: Tuned, target: Target, *, batch_size: int = 64) -> np.ndarray
     In the order of the rows; the labels of the target are not looked at.
     """
     torch = import_torch()
-    objective = objective_for(target, tuned.reader)
+    objective, half = objective_for(target, tuned.reader), bfloat16_pays(tuned.device)
     outputs: list[np.ndarray] = [np.empty(0)] * len(target)
     catch = _Catch(tuned.head)
     with torch.inference_mode():
         for rows in in_parts(np.argsort(objective.lengths, kind="stable"), batch_size):
             batch = sent(torch, objective.collate(rows), tuned.device)
-            with torch.autocast(tuned.device.partition(":")[0], dtype=torch.bfloat16):
+            with torch.autocast(tuned.device.partition(":")[0], dtype=torch.bfloat16, enabled=half):
                 out = tuned.attached.model(**batch.model_inputs())
             objective.loss(torch, out, catch, batch)
             for row, value in zip(rows, catch.values.cpu().numpy(), strict=True):

@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from hubrank.errors import UsageError
-from hubrank.target.frameworks import import_torch, pick_device
+from hubrank.target.frameworks import bfloat16_pays, import_torch, pick_device
 
 
 @pytest.fixture
@@ -91,3 +92,42 @@ def test_transformers_and_peft_come_without_scikit_learn():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+AVX2 = {"avx2": True, "avx512_f": False, "avx512_bf16": False, "amx_bf16": False, "architecture": "x86_64"}
+
+
+@pytest.mark.parametrize(
+    ("platform", "capabilities", "pays"),
+    [
+        ("linux", AVX2, False),
+        ("linux", AVX2 | {"avx512_f": True}, False),
+        ("linux", AVX2 | {"avx512_f": True, "avx512_bf16": True}, True),
+        ("win32", AVX2 | {"amx_bf16": True}, True),
+        ("linux", {"neon": True, "bf16": True, "architecture": "arm64"}, True),
+        ("linux", {"neon": True, "architecture": "arm64"}, False),
+        ("darwin", {"neon": True, "bf16": True, "architecture": "arm64"}, False),
+    ],
+)
+def test_bfloat16_pays_on_a_processor_that_has_units_for_it(platform, capabilities, pays, monkeypatch):
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert bfloat16_pays("cpu") is pays
+
+
+@pytest.mark.parametrize(("avx512", "amx"), [(False, False), (True, False), (False, True)])
+def test_an_older_torch_tells_it_too(avx512, amx, monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    assert bfloat16_pays("cpu") is (avx512 or amx)
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert bfloat16_pays("cpu") is amx
+
+
+@pytest.mark.parametrize(("capability", "pays"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_bfloat16_pays_from_ampere_on_and_not_on_mps(capability, pays, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert bfloat16_pays("cuda:0") is pays
+    assert bfloat16_pays("mps") is False

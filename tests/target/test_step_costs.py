@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from hubrank.target import step_costs
+from hubrank.target import step_costs, tuning
 from hubrank.target.base import load_base
 from hubrank.target.methods import Placement, attach
 from hubrank.target.rows import read_target
 from hubrank.target.step_costs import CheapChances, cast_frozen
-from hubrank.target.tuning import TuningPlan, tune
+from hubrank.target.tuning import TuningPlan, predict, tune
 from tests.ranking.builders import make_base, modules, one_thread, toy_rows, write_lines
 
 F = torch.nn.functional
@@ -38,6 +38,7 @@ def tensors(base, folder, **changes):
 
 def test_casting_once_changes_no_number(base, tmp_path, monkeypatch):
     """Autocast would have cast the same weights to the same numbers in every step."""
+    monkeypatch.setattr(tuning, "bfloat16_pays", lambda device: True)
     cast = tensors(base, tmp_path)
     monkeypatch.setattr(step_costs, "cast_frozen", lambda model: None)
     plain = tensors(base, tmp_path)
@@ -57,6 +58,21 @@ def test_only_what_is_frozen_is_cast_and_nothing_that_an_embedding_shares(base):
     assert any(name.endswith("intermediate.dense.bias") for name in half)
     assert not any("lora_" in name or "embeddings" in name or "LayerNorm" in name for name in half)
     assert all(parameter.dtype == torch.float32 for parameter in attached.trained)
+
+
+@pytest.mark.parametrize("pays", [False, True])
+def test_products_are_taken_in_the_precision_that_the_device_multiplies_fast(base, tmp_path, monkeypatch, pays):
+    monkeypatch.setattr(tuning, "bfloat16_pays", lambda device: pays)
+    target = read_target(write_lines(tmp_path / "target.jsonl", toy_rows()))
+    model, tokenizer = load_base(base)
+    seen = set()
+    model.encoder.layer[0].intermediate.dense.register_forward_hook(lambda module, given, out: seen.add(out.dtype))
+    tuned = tune(model, tokenizer, target, TuningPlan(LORA, steps=2))
+    wanted = torch.bfloat16 if pays else torch.float32
+    assert seen == {wanted}
+    assert model.encoder.layer[0].intermediate.dense.weight.dtype == wanted
+    predict(tuned, target)
+    assert seen == {wanted}
 
 
 def test_dropout_keeps_its_share_and_its_mean():
