@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from classify import frozen_in_bfloat16
+from classify import cast_once
 from plan import Shape
 
 from hubrank.target.base import BaseModel, load_base
@@ -36,7 +36,7 @@ class BottleneckModel:
         torch.manual_seed(seed)
         self._model.add_adapter(NAME, config=adapters.SeqBnConfig(reduction_factor=shape.rank))
         self._model.train_adapter(NAME)
-        frozen_in_bfloat16(self._model).to(self._device)
+        cast_once(self._model, self._device).to(self._device)
         if tensors is not None:
             own = dict(parameters(self._model))
             if own.keys() != tensors.keys():

@@ -17,6 +17,7 @@ from recipe import Plan, batches, encode
 from train_zoo import as_target, mean_ranks
 
 from hubrank.target.base import BaseModel, load_base
+from hubrank.target.frameworks import bfloat16_pays
 from hubrank.target.rows import Target
 
 HEAD_SEED = 7_000  # apart from the adapter's seed, so that sources of all shapes meet the same head in the same seed
@@ -173,12 +174,13 @@ def pooled_rows(torch: Any, starts: Starts, rows: Encoded, index: np.ndarray, *,
 
 
 class OneModel:
-    """A model of its own as the only start, in bfloat16 arithmetic."""
+    """A model of its own as the only start, in bfloat16 arithmetic where the device has it."""
 
     count = 1
 
     def __init__(self, torch: Any, model: Any, device: str) -> None:
         self._torch, self._kind, self.model = torch, device.partition(":")[0], model
+        self._half = bfloat16_pays(device)
 
     def parameters(self) -> list[Any]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -187,15 +189,17 @@ class OneModel:
         self.model.train(training)
         mask = self._torch.arange(ids.shape[1], device=ids.device)[None, :] < sizes[:, None]
         extra = {} if kinds is None else {"token_type_ids": kinds}
-        with self._torch.autocast(self._kind, dtype=self._torch.bfloat16):
+        with self._torch.autocast(self._kind, dtype=self._torch.bfloat16, enabled=self._half):
             found = self.model(input_ids=ids, attention_mask=mask.long(), **extra).last_hidden_state
         return found.float()[None]
 
 
-def frozen_in_bfloat16(model: Any) -> Any:
-    """Cast the frozen linear layers once: autocast would cast them to the same numbers in every step."""
+def cast_once(model: Any, device: str) -> Any:
+    """Cast the frozen linear layers as autocast would, to the same numbers in every step."""
     import torch
 
+    if not bfloat16_pays(device):
+        return model
     for module in model.modules():
         if isinstance(module, torch.nn.Linear) and not any(p.requires_grad for p in module.parameters()):
             module.to(torch.bfloat16)

@@ -23,6 +23,8 @@ from ledger import Ledger
 from plan import Run, Source, all_runs, kinship, steps_for
 from workbench import Workbench
 
+from hubrank.target.frameworks import bfloat16_pays
+
 
 def row_of(run: Run, bench: Workbench, value: float, seconds: float) -> dict[str, object]:
     """What is kept of a run."""
@@ -45,6 +47,7 @@ def row_of(run: Run, bench: Workbench, value: float, seconds: float) -> dict[str
         "value": round(value, 6),
         "seconds": round(seconds, 2),
         "device": bench.device,
+        "precision": "bfloat16" if bfloat16_pays(bench.device) else "float32",
     }
 
 

@@ -1,7 +1,7 @@
 """BERT with many LoRAs at once: runs that differ only in their start share the batch, the frozen layers and the dropout masks.
 
 The arithmetic of peft's LoRA on transformers' BertModel under bfloat16 autocast, in fewer and larger operations: residuals and layer
-norms in float32, products in bfloat16, masks drawn in the order in which those modules draw them, so that a run has the masks
+norms in float32, products in bfloat16 (in float32 where autocast would be no faster), masks drawn in the order in which those modules draw them, so that a run has the masks
 that it would have alone. ``tests/bench/test_stacked.py`` holds it to peft and transformers.
 """
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubrank.target.base import BaseModel, load_base
+from hubrank.target.frameworks import bfloat16_pays
 
 SITES = {
     "attention.self.query": "q",
@@ -113,10 +114,11 @@ class StackedBert:
             raise ValueError(f"{base.name}: only BERT with gelu is built here")
         model.requires_grad_(requires_grad=False).to(device).eval()
         self._torch, self._device = torch, device
+        self._low = torch.bfloat16 if bfloat16_pays(device) else torch.float32
         self._embeddings = model.embeddings
         self._heads, self.hidden = config.num_attention_heads, config.hidden_size
         self._drop, self._drop_attention = config.hidden_dropout_prob, config.attention_probs_dropout_prob
-        self._layers = [_Layer.of(torch, layer) for layer in model.encoder.layer]
+        self._layers = [_Layer.of(torch, layer, self._low) for layer in model.encoder.layer]
 
     def start(self, adapters: Sequence[dict[str, Any]], scales: Sequence[float]) -> Stack:
         """Adapters on this base, see :func:`stack`."""
@@ -126,7 +128,7 @@ class StackedBert:
         """Last hidden states [adapters, rows, width, hidden] in float32, of ids [rows, width]."""
         torch, drop = self._torch, self._drop if training else 0.0
         keep = torch.arange(ids.shape[1], device=ids.device)[None, :] < sizes[:, None]
-        bias = torch.zeros(keep.shape, device=ids.device, dtype=torch.bfloat16).masked_fill_(~keep, float("-inf"))
+        bias = torch.zeros(keep.shape, device=ids.device, dtype=self._low).masked_fill_(~keep, float("-inf"))
         with torch.no_grad():
             embedded = self._embedded(ids, kinds)
         hidden = torch.nn.functional.dropout(embedded, drop, training).expand(lora.count, *embedded.shape)
@@ -145,7 +147,7 @@ class StackedBert:
 
     def _layer(self, layer: _Layer, number: int, lora: Stack, hidden: Any, bias: Any, *, training: bool) -> Any:
         torch, functional = self._torch, self._torch.nn.functional
-        low = hidden.bfloat16()
+        low = hidden.to(self._low)
         parts = torch.split(self._linear(layer.qkv, low), self.hidden, dim=-1)
         query, key, value = (
             self._heads_first(self._add(lora, (number, site), low, part)) for site, part in zip("qkv", parts, strict=True)
@@ -154,7 +156,7 @@ class StackedBert:
         context = context.transpose(2, 3).reshape(low.shape)
         out = self._add(lora, (number, "o"), context, self._linear(layer.out, context))
         hidden = layer.norms[0](hidden + self._dropped(out, training=training))
-        low = hidden.bfloat16()
+        low = hidden.to(self._low)
         wide = functional.gelu(self._add(lora, (number, "i"), low, self._linear(layer.wide, low)))
         out = self._add(lora, (number, "d"), wide, self._linear(layer.narrow, wide))
         return layer.norms[1](hidden + self._dropped(out, training=training))
@@ -168,8 +170,8 @@ class StackedBert:
             return y
         torch = self._torch
         flat = x.reshape(lora.count, -1, x.shape[-1])
-        down = lora.down[site].bfloat16().transpose(1, 2)
-        up = (lora.up[site] * lora.scale).bfloat16().transpose(1, 2)
+        down = lora.down[site].to(self._low).transpose(1, 2)
+        up = (lora.up[site] * lora.scale).to(self._low).transpose(1, 2)
         return torch.baddbmm(y.reshape(lora.count, -1, y.shape[-1]), torch.bmm(flat, down), up).view(y.shape)
 
     def _heads_first(self, x: Any) -> Any:
@@ -199,7 +201,7 @@ class StackedBert:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Weights and biases in bfloat16, layer norms in float32."""
+    """Weights and biases in the precision of the products, layer norms in float32."""
 
     qkv: tuple[Any, Any]
     out: tuple[Any, Any]
@@ -208,10 +210,10 @@ class _Layer:
     norms: tuple[Any, Any]
 
     @classmethod
-    def of(cls, torch: Any, layer: Any) -> _Layer:
+    def of(cls, torch: Any, layer: Any, kind: Any) -> _Layer:
         own = layer.attention.self
         three = (own.query, own.key, own.value)
-        qkv = tuple(torch.cat([getattr(part, name) for part in three]).bfloat16() for name in ("weight", "bias"))
+        qkv = tuple(torch.cat([getattr(part, name) for part in three]).to(kind) for name in ("weight", "bias"))
         dense = (layer.attention.output.dense, layer.intermediate.dense, layer.output.dense)
-        others = [(part.weight.bfloat16(), part.bias.bfloat16()) for part in dense]
+        others = [(part.weight.to(kind), part.bias.to(kind)) for part in dense]
         return cls(qkv, *others, (layer.attention.output.LayerNorm, layer.output.LayerNorm))

@@ -17,8 +17,10 @@ def base(tmp_path_factory):
     return make_base(tmp_path_factory.mktemp("stacked") / "base")
 
 
-@pytest.fixture(scope="module")
-def bert(bench, base):
+@pytest.fixture(params=[False, True], ids=["float32", "bfloat16"])
+def bert(bench, base, request, monkeypatch):
+    for module in (bench.stacked, bench.classify):
+        monkeypatch.setattr(module, "bfloat16_pays", lambda device: request.param)
     return bench.stacked.StackedBert(base, "cpu")
 
 
@@ -42,7 +44,7 @@ def of_peft(bench, model, *, training, seed=0):
     torch = import_torch()
     ids, sizes = tensors()
     torch.manual_seed(seed)
-    starts = bench.classify.OneModel(torch, bench.classify.frozen_in_bfloat16(model), "cpu")
+    starts = bench.classify.OneModel(torch, bench.classify.cast_once(model, "cpu"), "cpu")
     return starts.hidden(ids, sizes, None, training=training)[0]
 
 
