@@ -241,7 +241,8 @@ def tuned_signature(task: str, rows: list[dict[str, Any]], tuned: Path | None, w
 def tune_target(task: str, rows: list[dict[str, Any]]) -> Any:
     model, tokenizer = load_base(find_base(BASE))
     modules = tuple(name for name, _ in model.named_modules() if name.endswith(("query", "value")))
-    return tune(model, tokenizer, as_target(task, rows), TuningPlan(Placement("lora", modules), steps=STEPS, seed=SEED))
+    plan = TuningPlan(Placement("lora", modules), steps=STEPS, seed=SEED, aligned=True)
+    return tune(model, tokenizer, as_target(task, rows), plan)
 
 
 def rank_by_hubrank(written: Mapping[str, Any], options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

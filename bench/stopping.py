@@ -92,7 +92,7 @@ def watch(base: BaseModel, target: Target, name: str, yardstick: Yardstick, seed
 
     model, tokenizer = load_base(base)
     tune(
-        model, tokenizer, target, TuningPlan(usual_placement(yardstick.packed, model), steps=STEPS, seed=seed, every=EVERY),
+        model, tokenizer, target, TuningPlan(usual_placement(yardstick.packed, model), steps=STEPS, seed=seed, every=EVERY, aligned=True),
         on_snapshot=look,
     )  # fmt: skip
     _, full_seconds, full = found["full"]

@@ -48,6 +48,9 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", help="only these; default: those of the first LoRA matrix")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, nargs="+", default=[75, 25, 150])
+    parser.add_argument(
+        "--random-start", action="store_true", help="A of the LoRAs at random, as the papers of most rivals have it"
+    )
     options = parser.parse_args()
     from safetensors.numpy import save_file
 
@@ -63,7 +66,8 @@ def main() -> None:
             target = as_target(task, [dict(row) for row in draw.rows])
             model, tokenizer = load_base(base)
             modules = tuple(name for name, _ in model.named_modules() if name.endswith(("query", "value")))
-            tuned = tune(model, tokenizer, target, TuningPlan(Placement("lora", modules), steps=steps, seed=INIT + seed))
+            how = TuningPlan(Placement("lora", modules), steps=steps, seed=INIT + seed, aligned=not options.random_start)
+            tuned = tune(model, tokenizer, target, how)
             tensors = {name: np.ascontiguousarray(value) for name, value in tuned.tensors().items()}
             partial = file.with_suffix(".partial")
             save_file(tensors, partial, metadata={"config": json.dumps({"steps": steps, "seconds": tuned.seconds})})

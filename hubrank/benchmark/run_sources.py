@@ -189,7 +189,7 @@ def _published(source: Source) -> Tensors | None:
 
 
 def _tuned_tensors(signing: Signing, target: Target, seed: int) -> Tensors | None:
-    """A and B of the target, tuned to the end of the plan; the signatures that a search keeps no longer have them."""
+    """A and B of the target, tuned from a random start to the end of the plan, as the papers of those who look at them do."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file, save_file
 

@@ -137,7 +137,8 @@ def _rerank(ranking: Ranking, place: Workplace, most: int, top: int | None) -> R
         stopped = replace(ranking, rows=(*known, *rest), notes=(*ranking.notes, said))
         raise SearchInterrupted(_cut(stopped, top), said) from None
     rows = (*reordered(first, rerank.found, rerank.failed, alone=len(ranking.methods) == 1), *rest)
-    return _noted(replace(ranking, rows=rows), place, *_failures("rerank", rerank.failed, first))
+    told = ("what is explained is the estimator's own order, before reranking",) if ranking.explanations else ()
+    return _noted(replace(ranking, rows=rows), place, *_failures("rerank", rerank.failed, first), *told)
 
 
 def _verify(ranking: Ranking, place: Workplace, most: int, top: int | None) -> Ranking:

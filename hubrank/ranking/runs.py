@@ -85,7 +85,7 @@ class Runs:
         model, tokenizer = self._fresh(keep=not last or settings.repeats > 1)
         placement = usual_placement(yardstick.packed, model)
         every = EVERY if len(yardstick.packed.sources) <= _LARGE else 2 * EVERY
-        plan = TuningPlan(placement, steps=settings.steps, seed=seed, every=every)
+        plan = TuningPlan(placement, steps=settings.steps, seed=seed, every=every, aligned=True)
         self._identity = self._identity or base_identity(self._base)
         key = run_key(self._target, f"{self._identity} {self._dtype}", plan, device=self._device, early=settings.early)
         record = read_tuned(self._cache, key) if settings.reuse else None

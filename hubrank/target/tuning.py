@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hubrank.errors import BaseModelError
+from hubrank.target.aligning import align
 from hubrank.target.architecture import architecture_of, head_kind, longest_input
 from hubrank.target.batching import batch_order, in_parts, loaded, sent
 from hubrank.target.frameworks import bfloat16_pays, import_torch
@@ -48,6 +49,7 @@ class TuningPlan:
         max_length: longer rows are cut to this many tokens; None for the task's own.
         seed: of initialisation, dropout and the order of the rows.
         every: steps from snapshot to snapshot; 0 for none.
+        aligned: a LoRA starts along the first gradient (:mod:`hubrank.target.aligning`), not at random.
     """
 
     placement: Placement
@@ -58,6 +60,7 @@ class TuningPlan:
     max_length: int | None = None
     seed: int = 0
     every: int = 0
+    aligned: bool = False
 
     @property
     def rate(self) -> float:
@@ -111,7 +114,8 @@ def tune(
 
     Args:
         model, tokenizer: from :func:`hubrank.target.base.load_base`, with the head that the task needs.
-        start: puts other numbers where the method's fresh ones are; head, dropout and order of rows stay those of the seed.
+        start: puts other numbers where the method's fresh ones are; head, dropout and order of rows stay those of the seed. Not
+            for a plan that is ``aligned``.
         on_step: called after each step with (steps done, steps in all).
         on_snapshot: called every ``plan.every`` steps with the steps done and what has been tuned so far; True ends the run.
         until: on the clock of ``time.perf_counter``, when to end the run after the step at hand.
@@ -137,6 +141,9 @@ def tune(
         objective = objective_for(subset(target, rows) if len(rows) < len(target) else target, reader)
         head = torch.nn.Linear(_width(model.config), objective.outputs).to(device) if objective.outputs else None
         loop = _Loop(torch, attached, head, objective, plan, device=device)
+        if plan.aligned:
+            width = _width(model.config)
+            loop.notes += align(attached, objective, width=width, device=device, batch_size=size, seed=plan.seed)
         order = batch_order(objective.lengths, steps=plan.steps, batch_size=size, seed=plan.seed)
         for step, (chosen, batch) in enumerate(loaded(torch, order, objective.collate, device), 1):
             loop.step(chosen, batch)

@@ -140,6 +140,11 @@ def test_the_adapter_of_the_same_task_has_the_highest_logme(run):
     assert max(rows, key=lambda row: row.logme).source.name == GOOD
 
 
+def test_it_is_said_that_the_order_before_reranking_is_explained(run):
+    assert any("before reranking" in note for note in run(rerank=2, explain=1).notes)
+    assert not any("before reranking" in note for note in run(rerank=2).notes)
+
+
 def test_more_sources_can_be_reranked_than_are_shown(run):
     whole, first = run(rerank=4), run(rerank=4, top=1)
     assert first.rows == whole.rows[:1]

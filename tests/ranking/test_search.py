@@ -72,13 +72,9 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory, base, file):
-    """A zoo of 12 strangers and of the very adapter that the search with seed 0 makes, published with other factors.
-
-    One from another initialisation would be the better test, and needs a pretrained base: in a random one, a task of a few
-    steps leaves no more than the noise of the initialisation.
-    """
+    """A zoo of 12 strangers and of the very adapter that the search with seed 0 makes, published with other factors."""
     folder = tmp_path_factory.mktemp("zoo") / "cache"
-    plan = TuningPlan(Placement("lora", tuple(modules()), 4, 8.0), steps=STEPS, seed=0)
+    plan = TuningPlan(Placement("lora", tuple(modules()), 4, 8.0), steps=STEPS, seed=0, aligned=True)
     tuned = tune(*load_base(base), read_target(file), plan)
     random = np.random.default_rng(0)
     with Zoo(folder, create=True) as zoo:
@@ -150,7 +146,10 @@ def test_the_targets_own_adapter_is_first(run):
     assert first.layers == pytest.approx([1.0, 1.0], abs=0.02)
     assert first.score > second.score + 1
     assert ranking.verdict.relevant
-    assert run(seed=1).rows[0].similarity < 0.5
+    # From another seed too, though a task of a few steps leaves little else than the start: it starts along the task's gradient.
+    other, stranger, *_ = run(seed=1).rows
+    assert other.source.name == TWIN
+    assert 0.9 > other.similarity > 3 * stranger.similarity
 
 
 def timeless(ranking):
