@@ -146,7 +146,7 @@ def test_the_targets_own_adapter_is_first(run):
     assert first.layers == pytest.approx([1.0, 1.0], abs=0.02)
     assert first.score > second.score + 1
     assert ranking.verdict.relevant
-    # From another seed too, though a task of a few steps leaves little else than the start: it starts along the task's gradient.
+    # From another seed, too: a few steps leave little else than the start, and it starts along the task's own gradient.
     other, stranger, *_ = run(seed=1).rows
     assert other.source.name == TWIN
     assert 0.9 > other.similarity > 3 * stranger.similarity
