@@ -1,6 +1,6 @@
 """Does the ranking know a task when it sees it again, tuned from another random init?
 
-    python bench/retrieval.py --data DIR [--rows N --steps N] [--work DIR] [--out bench/results/retrieval.json]
+    python bench/retrieval.py --data DIR [--rows N --steps N --batch N --aligned] [--work DIR] [--out bench/results/retrieval.json]
 
 For every task of the example zoo a query is tuned with a seed that no adapter of the zoo has, and the zoo is ranked for it
 by each representation. DIR is laid out as for train_zoo.py, which also names the public originals.
@@ -10,7 +10,8 @@ by each representation. DIR is laid out as for train_zoo.py, which also names th
                  and Kekalainen 2002); queries whose family has no other task are left out
     chance       the same figures for 2,000 random orders
 
-``flattened A and B`` is the paper's released code: both factors of every site side by side, cosine. It is only defined for
+``--aligned`` starts the queries along their first gradients, as search does; without it they start at random, as in the paper.
+``flattened A and B`` is the paper's released code, always on queries that started at random: both factors of every site side by side, cosine. It is only defined for
 adapters of the query's own shape, so it ranks only those; ``same shapes`` rows give the others on that same subset.
 The packed ranking, which search uses, is compared with the exact one by Spearman's coefficient.
 """
@@ -59,35 +60,45 @@ PACKED = "three views, packed (shipped default)"
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A task tuned anew: its adapter and its signature."""
+    """A task tuned anew: its signature, and the adapter that started at random."""
 
     task: str
     adapter: Adapter
     signature: Signature
 
 
-def tune_query(task: str, options: argparse.Namespace, modules: tuple[str, ...], rank: int) -> Query:
+def query_of(task: str, options: argparse.Namespace, modules: tuple[str, ...], rank: int) -> Query:
+    """A task tuned anew, or what was kept of it."""
+    plain = tuned(task, options, modules, rank, aligned=False)
+    return Query(task, plain, sign_adapter(tuned(task, options, modules, rank, aligned=True) if options.aligned else plain))
+
+
+def tuned(task: str, options: argparse.Namespace, modules: tuple[str, ...], rank: int, *, aligned: bool) -> Adapter:
     """Tune a query, or read it back from the work folder."""
     from safetensors.numpy import save_file
 
     split = "train" if options.rows == 0 else "dev"
     rows = read_rows(options.data, task, split)[: options.rows or None]
     plan = TuningPlan(
-        Placement("lora", modules, rank, 2.0 * rank), steps=options.steps, batch_size=options.batch, seed=QUERY_SEED
+        Placement("lora", modules, rank, 2.0 * rank),
+        steps=options.steps,
+        batch_size=options.batch,
+        seed=QUERY_SEED,
+        aligned=aligned,
     )
-    name = f"{task}-{split}{len(rows)}-{options.steps}x{options.batch}-r{rank}.safetensors"
+    start = "-aligned" if aligned else ""
+    name = f"{task}-{split}{len(rows)}-{options.steps}x{options.batch}-r{rank}{start}.safetensors"
     file = options.work / name
     config = {"peft_type": "LORA", "r": rank, "lora_alpha": plan.placement.alpha}
     if not file.exists():
         model, tokenizer = load_base(find_base(BASE))
-        tuned = tune(model, tokenizer, as_target(task, rows), plan)
+        found = tune(model, tokenizer, as_target(task, rows), plan)
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: np.ascontiguousarray(value) for key, value in tuned.tensors().items()}, file)
-        print(f"tuned {name} in {tuned.seconds:.0f} s", flush=True)
+        save_file({key: np.ascontiguousarray(value) for key, value in found.tensors().items()}, file)
+        print(f"tuned {name} in {found.seconds:.0f} s", flush=True)
     data = file.read_bytes()
     tensors = SafetensorsFile(lambda start, stop: data[start:stop], len(data))
-    adapter = read_lora(config, tensors.read(tensors.tensors), BASE)
-    return Query(task, adapter, sign_adapter(adapter))
+    return read_lora(config, tensors.read(tensors.tensors), BASE)
 
 
 def flatten(adapter: Adapter) -> dict[str, Any]:
@@ -187,6 +198,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=0, help="rows per query from the dev split; 0: the whole train split")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--aligned", action="store_true", help="start the queries along their first gradients, as search does")
     parser.add_argument("--work", type=Path, default=Path("/tmp/hubrank-retrieval"), help="where tuned queries are kept")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -199,11 +211,12 @@ def main() -> None:
         model, _ = load_base(find_base(BASE))
         modules = usual_modules(packed, (name for name, _ in model.named_modules()))
         queries = [
-            tune_query(task, options, modules, usual_rank(packed)) for task in sorted({str(s.task) for s in packed.sources})
+            query_of(task, options, modules, usual_rank(packed)) for task in sorted({str(s.task) for s in packed.sources})
         ]
         result = evaluate(queries, zoo)
     result = {
-        "command": f"python bench/retrieval.py --data DIR --rows {options.rows} --steps {options.steps} --batch {options.batch}",
+        "command": f"python bench/retrieval.py --data DIR --rows {options.rows} --steps {options.steps} --batch {options.batch}"
+        + (" --aligned" if options.aligned else ""),
         "queries": len(queries),
         "query_rows": options.rows or "whole train split",
         "query_steps": options.steps,

@@ -4,6 +4,8 @@
 
 DIR of --data as for transfer/run.py; --targets holds the targets' own LoRAs as transfer/targets.py writes them, --work what
 this script computes: it can be stopped and started again, and a second run computes nothing. --cached takes what is there.
+--values takes all rankings but hubrank's own from an earlier result of the same matrix, --targets being newly tuned: those
+that look at the tuned target were then measured on LoRAs that started at random, as their papers have it.
 
     flattened A and B  the paper's cosine. Only sources of the target's own shape (rank and sites) have as many numbers; the
                        others come last, or in a second line get a cosine of 0
@@ -174,6 +176,26 @@ def estimators(
     return out
 
 
+def kept(result: dict[str, Any], sources: Sequence[str], targets: Sequence[str]) -> tuple[list[Ranked], dict[str, str]]:
+    """The rankings of an earlier result but hubrank's own, in its order."""
+    if result["sources"] != list(sources) or not set(targets) <= set(result["targets"]):
+        raise SystemExit("--values: the result of another matrix")
+    out = []
+    for name, cost in result["costs"].items():
+        if name in ESTIMATORS:
+            continue
+        strangers = "strangers" in name
+        found = result["values"][name.partition(",")[0] if strangers else name]
+        values = {}
+        for target in targets:
+            of_target = found.get("any target") or found[target]
+            rows = np.array([[np.nan if v is None else v for v in of_target[source]] for source in sources]).T
+            values[target] = list(np.nan_to_num(rows, nan=0.0) if strangers else rows)
+        note = result["all sources"][name]["note"]
+        out.append(Ranked(name, values, Cost(**{k: float("nan") if v is None else v for k, v in cost.items()}), note))
+    return out, result["left_out"]
+
+
 def lines_of(ranked: Sequence[Ranked], targets: Sequence[MeasuredTarget], own: set[str]) -> list[Judged]:
     """References, then every ranking."""
     references = [chance(targets), no_transfer(targets), prior(targets), ceiling(targets)]
@@ -254,10 +276,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     sources = [known[name] for name in transfer.sources]
     whole = [target for target in transfer.targets if target.there.sum() >= WHOLE * len(sources)]
     names = [target.name for target in whole]
-    arrays = whole_only([source_arrays(shop, source, names) for source in sources])
-    about = {name: target_arrays(shop, name, options.steps, options.seeds) for name in names}
     ours = estimators(shop, sources, names, options.steps, options.seeds)
-    ranked, left_out = rank_rivals(arrays, about)
+    left_out: Mapping[str, str]
+    if options.values is not None:
+        ranked, left_out = kept(json.loads(options.values.read_text("utf-8")), transfer.sources, names)
+    else:
+        arrays = whole_only([source_arrays(shop, source, names) for source in sources])
+        about = {name: target_arrays(shop, name, options.steps, options.seeds) for name in names}
+        ranked, left_out = rank_rivals(arrays, about)
     few = few_shot(shop, sources, names) if options.few_shot else None
     ranked = [*ours, *ranked, *([few] if few is not None else [])]
     own = {one.name for one in ours}
@@ -317,6 +343,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the tuned targets; those that are there")
     parser.add_argument("--few-shot", action="store_true", help="tune every source a little on every target, too")
     parser.add_argument("--source-rows", type=int, default=SOURCE_ROWS, help="training rows of each source's task")
+    parser.add_argument("--values", type=Path, help="take the rivals' values from this result")
     parser.add_argument("--cached", action="store_true", help="compute nothing that a model is needed for")
     parser.add_argument("--out", type=Path, help="the JSON")
     options = parser.parse_args()
