@@ -79,6 +79,7 @@ def shown(name: str) -> str:
     """A ranking's name with what a reader must know."""
     return {
         OURS: "hubrank (three-views)",
+        f"{OURS}, random start": "hubrank, random start",
         "compute-std": "hubrank's compute-std",
         "flattened A and B, strangers at 0": "flattened, strangers at 0",
         REFERENCES[2]: "source prior",

@@ -4,8 +4,9 @@
 
 DIR of --data as for transfer/run.py; --targets holds the targets' own LoRAs as transfer/targets.py writes them, --work what
 this script computes: it can be stopped and started again, and a second run computes nothing. --cached takes what is there.
---values takes all rankings but hubrank's own from an earlier result of the same matrix, --targets being newly tuned: those
-that look at the tuned target were then measured on LoRAs that started at random, as their papers have it.
+--random-targets holds those of transfer/targets.py --random-start: rivals that look at the tuned target take them, for their
+papers start at random, and hubrank's default is judged on them, too. --values takes all that and every other ranking but
+hubrank's own from an earlier result of the same matrix.
 
     flattened A and B  the paper's cosine. Only sources of the target's own shape (rank and sites) have as many numbers; the
                        others come last, or in a second line get a cosine of 0
@@ -56,6 +57,7 @@ from hubrank.types import Source
 from hubrank.zoo.packed import pack
 
 HERE = Path(__file__).resolve().parent
+RANDOM = ", random start"  # of the target's LoRA; else it starts along its first gradient
 WHOLE = 0.8  # of the sources; a target with fewer is one that the runner of transfer is still at
 
 
@@ -262,14 +264,18 @@ def values_of(ranked: Ranked, names: Sequence[str]) -> dict[str, dict[str, list[
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """All values, costs and figures."""
-    shop = Workshop(
-        options.data,
-        options.work,
-        zoo=options.zoo,
-        trained=options.trained,
-        targets=options.targets,
-        compute=not options.cached,
-        source_rows=options.source_rows,
+    folders = [options.targets, options.random_targets or options.targets]
+    shop, plain = (
+        Workshop(
+            options.data,
+            options.work,
+            zoo=options.zoo,
+            trained=options.trained,
+            targets=folder,
+            compute=not options.cached,
+            source_rows=options.source_rows,
+        )
+        for folder in folders
     )
     transfer = read_rows(options.transfer, options.set, 200)
     known = {source.name: source for source in (plan.FIRST if options.set == "first" else plan.SECOND)}
@@ -281,15 +287,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.values is not None:
         ranked, left_out = kept(json.loads(options.values.read_text("utf-8")), transfer.sources, names)
     else:
-        arrays = whole_only([source_arrays(shop, source, names) for source in sources])
-        about = {name: target_arrays(shop, name, options.steps, options.seeds) for name in names}
+        arrays = whole_only([source_arrays(plain, source, names) for source in sources])
+        about = {name: target_arrays(plain, name, options.steps, options.seeds) for name in names}
         ranked, left_out = rank_rivals(arrays, about)
+        if options.random_targets is not None:
+            found = estimators(plain, sources, names, options.steps, options.seeds)
+            ranked = [replace(one, name=one.name + RANDOM) for one in found if one.name == default_estimator("lora")] + ranked
     few = few_shot(shop, sources, names) if options.few_shot else None
     ranked = [*ours, *ranked, *([few] if few is not None else [])]
     own = {one.name for one in ours}
     everything = np.ones(len(sources), dtype=bool)
     result: dict[str, Any] = {
-        "command": f"python bench/rivals.py --data DIR --work DIR --targets DIR --set {options.set} --steps {options.steps} --source-rows {options.source_rows}",
+        "command": f"python bench/rivals.py --data DIR --work DIR --targets DIR --random-targets DIR --set {options.set} --steps {options.steps} --source-rows {options.source_rows}",
         "sources": list(transfer.sources),
         "targets": {target.name: {"seeds": len(target.complete), "sources": int(target.there.sum())} for target in whole},
         "left_out": dict(left_out),
@@ -335,6 +344,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with datasets/")
     parser.add_argument("--work", type=Path, required=True, help="where arrays are kept")
     parser.add_argument("--targets", type=Path, required=True, help="folder of TARGET-STEPS-SEED.safetensors")
+    parser.add_argument("--random-targets", type=Path, help="the same folder as left by targets.py --random-start")
     parser.add_argument("--transfer", type=Path, default=HERE / "transfer" / "rows-lora.jsonl")
     parser.add_argument("--set", choices=("first", "second"), default="first")
     parser.add_argument("--zoo", type=Path, default=HERE.parent / "examples" / "zoo")
