@@ -1,18 +1,24 @@
-"""Does the verdict know when nothing in the zoo is related?
+"""Does the verdict know when nothing in the zoo is related, and when nothing in it would help?
 
-    python bench/verdict.py --data DIR [--rows N] [--seed N] [--work DIR] [--tuned DIR] [--out bench/results/verdict.json]
+    python bench/verdict.py --data DIR --tuned DIR [--transfer FILE.jsonl] [--work DIR] [--out bench/results/verdict.json]
+    python bench/verdict.py --data DIR [--rows N] [--seed N] [--work DIR]
 
-Every target is tuned once, with the search's own rule, on rows of its training file; DIR is laid out as for train_zoo.py,
-with an INDEX.tsv that names the families. Or its adapters are taken from a folder that transfer/targets.py filled
-(``--tuned``), a question for each of its seeds. Then zoos are asked about it: whole, and without every adapter of the
-target's family (and of families that share its texts). The second time nothing is related. Targets of families that a zoo
-lacks are asked once, and nothing is related either. The zoos are the example zoo, and a thinner one that has of every task one
-adapter, so that hardly any source has a relative: the verdict must not depend on how many relatives sources have of their own.
+DIR of --data is laid out as for train_zoo.py, with an INDEX.tsv that names the families. Targets' adapters are taken from the
+folder that transfer/targets.py filled (``--tuned``), a question for each of their seeds, or are tuned here, with the search's
+own rule, on rows of each training file. Zoos are asked about every target, and there are two truths:
+
+    by family      the example zoo, and a thinner one that has of every task one adapter, so that hardly any source has a
+                   relative. Whole, something is related; without every adapter of the target's family (and of families that
+                   share its texts) nothing is. Targets of families that a zoo lacks are asked once, and nothing is related.
+    by transfer    the sources of the first LoRA matrix whose transfer to the target was measured (``--transfer``): all; all but
+                   the target's kin; those that gain under 1 point on no transfer. Something helps where the best gains 3
+                   points or more, nothing where it gains under 1; what lies between is not asked.
 
     AUROC        of a figure, over all those questions: how often it is higher where something is related; 0.5 is chance
     same task    the zoo has an adapter of the very task, trained on other rows of it or the same
     family only  it has none of the task, but of its family (as the data's index names families)
     pooled       over the questions of both zoos together
+    first seed   over the targets tuned from the first seed only: the figure was chosen on those
 
 Tuned signatures are kept in the work folder, as those of a search are, so that a second run takes seconds.
 """
@@ -22,6 +28,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -29,14 +36,21 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
+
+sys.path.insert(1, str(Path(__file__).resolve().parent / "transfer"))  # its scripts import each other by name
+
+import plan
+from rivals import read_rows as read_transfer
 from train_zoo import BASE, SOURCES, as_target, read_rows
 
 from hubrank import Zoo, sync
+from hubrank.benchmark.transfer import Transfer
 from hubrank.checkpoints.peft_lora import read_lora
+from hubrank.ranking.background import ENOUGH
 from hubrank.ranking.rank import Yardstick, compare, measure
 from hubrank.ranking.runs import Runs
 from hubrank.ranking.search import SearchSettings
-from hubrank.ranking.verdict import BAR, stands_out
+from hubrank.ranking.verdict import BAR, chance, usual_cosines
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.target.base import find_base
 from hubrank.types import Signature, Source
@@ -46,6 +60,7 @@ from hubrank.zoo.packed_files import open_packed
 METHOD = "lora"
 SHARED_TEXTS = {"clinc150": ("topic",), "clinc_domain": ("intent",), "subj": ("sentiment",), "mr": ("subjectivity",)}
 LEFT_OUT = ("mrpc", "qqp")  # paraphrase: whether similarity is its family is a matter of taste
+BY_TRANSFER, GAIN, NO_GAIN = "by transfer", 0.03, 0.01
 MOST_TOKENS = 60  # a word a row on average beyond which tuning takes long, and tells nothing new
 
 
@@ -82,19 +97,50 @@ def figures(yardstick: Yardstick, signature: Signature) -> dict[str, float]:
     found = compare(yardstick, signature)
     mutual = yardstick.mutual.cosines
     cosines = {view: of_view[found.usable] for view, of_view in yardstick.packed.cosines(found.target).items()}
-    usual = {view: np.nanmedian(np.nanmax(rows, axis=1) - np.nanmedian(rows, axis=1)) for view, rows in mutual.items()}
     first = int(np.argmax(found.values))
-    layers = np.nanmean([yardstick.packed.site_cosines(int(row), found.target) for row in found.usable], axis=2)
-    ahead = layers[first] - np.nanmedian(layers, axis=0)
+    leads, above = {}, {}
+    for view, rows in mutual.items():
+        scatter = np.nanmedian([1.4826 * np.nanmedian(np.abs(row - np.nanmedian(row))) for row in rows]) * chance(
+            len(found.usable)
+        )
+        leads[view] = (cosines[view] - usual_cosines(rows[:, found.usable])) / scatter
+        above[view] = (cosines[view] - np.median(cosines[view])) / scatter
     return {
-        "prominence in the read view (the verdict)": float(found.verdict.prominence or 0.0),
-        "as part of what the zoo's sources have of each other, read": stands_out(cosines["read"]) / usual["read"],
-        "the same, compute": stands_out(cosines["compute"]) / usual["compute"],
-        "the same, write": stands_out(cosines["write"]) / usual["write"],
+        "prominence, compute (the verdict)": float(found.verdict.prominence or 0.0),
+        "prominence, read": float(leads["read"].max()),
+        "prominence, write": float(leads["write"].max()),
+        "prominence, the three views together": float(sum(leads.values()).max()),
+        "over the median of all sources, read (the verdict until 0.3)": float(above["read"].max()),
+        "over the median of all sources, compute": float(above["compute"].max()),
+        "highest cosine, read": float(cosines["read"].max()),
+        "highest cosine, compute": float(cosines["compute"].max()),
         "read cosine of the first source": float(cosines["read"][first]),
-        "lead of the first source at the lower quartile of sites": float(np.nanquantile(ahead, 0.25)),
         "top score": float(found.scores.max()) if found.scores is not None else 0.0,
     }
+
+
+def helped(
+    matrix: Transfer, target: str, seed: int, signature: Signature, pairs: Sequence[tuple[Source, Signature]]
+) -> list[Question]:
+    """One target's questions by measured transfer."""
+    measured = next((one for one in matrix.targets if one.name == target), None)
+    if measured is None:
+        return []
+    by_name = {source.name: (source, its) for source, its in pairs}
+    names = {source.name: source.zoo for source in plan.FIRST}
+    gains = measured.truth - measured.scratch
+    there = np.flatnonzero(measured.there)
+    zoos = {False: there[~measured.kin[there]], None: there[gains[there] < NO_GAIN]}
+    zoos |= {True: there} if measured.kin[there].any() else {}
+    out = []
+    for same, rows in zoos.items():
+        best = float(gains[rows].max())
+        if len(rows) < ENOUGH or NO_GAIN <= best < GAIN:
+            continue
+        zoo = [by_name[names[matrix.sources[i]]] for i in rows]
+        found = figures(measure(pack(BASE, METHOD, 0, zoo)), signature)
+        out.append(Question(target, seed, BY_TRANSFER, best >= GAIN, bool(same), found))
+    return out
 
 
 def thin(pairs: Sequence[tuple[Source, Signature]]) -> list[tuple[Source, Signature]]:
@@ -127,18 +173,23 @@ def auroc(related: Sequence[float], unrelated: Sequence[float]) -> float:
 def summary(questions: Sequence[Question]) -> dict[str, dict[str, float]]:
     """AUROC of each figure over all questions, over those of the same task, and of the family only; by zoo, and pooled."""
     out: dict[str, dict[str, float]] = {}
+    seeds = [q.seed for q in questions]
     for name in questions[0].figures:
         out[name] = {}
-        for zoo in ("example zoo", "one a task", "pooled"):
-            asked = [q for q in questions if zoo in (q.zoo, "pooled")]
+        for zoo in ("example zoo", "one a task", "pooled", "first seed", BY_TRANSFER, f"{BY_TRANSFER}, first seed"):
+            asked = [q for q in questions if (q.zoo == BY_TRANSFER) is zoo.startswith(BY_TRANSFER)]
+            asked = [q for q in asked if "first seed" not in zoo or q.seed == min(seeds)]
+            asked = [q for q in asked if zoo not in ("example zoo", "one a task") or q.zoo == zoo]
             unrelated = [q.figures[name] for q in asked if not q.related]
             parts = {
-                f"{zoo}": [q for q in asked if q.related],
+                zoo: [q for q in asked if q.related],
                 f"{zoo}, same task": [q for q in asked if q.related and q.same_task],
-                f"{zoo}, family only": [q for q in asked if q.related and not q.same_task],
+                f"{zoo}, family only" if not zoo.startswith(BY_TRANSFER) else f"{zoo}, no kin": [
+                    q for q in asked if q.related and not q.same_task
+                ],
             }
             for part, some in parts.items():
-                if some:
+                if some and unrelated:
                     out[name][part] = round(auroc([q.figures[name] for q in some], unrelated), 3)
     return out
 
@@ -146,7 +197,7 @@ def summary(questions: Sequence[Question]) -> dict[str, dict[str, float]]:
 def said_related(questions: Sequence[Question]) -> dict[str, dict[str, float]]:
     """How often the verdict says that something is related, by what is."""
     out: dict[str, dict[str, float]] = {}
-    for zoo in ("example zoo", "one a task"):
+    for zoo in ("example zoo", "one a task", BY_TRANSFER):
         asked = [q for q in questions if q.zoo == zoo]
         kinds = {
             "same task": [q for q in asked if q.same_task],
@@ -227,11 +278,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000, help="of tuning; the zoo's seeds are below 100")
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "hubrank-verdict")
+    parser.add_argument("--transfer", type=Path, default=Path(__file__).resolve().parent / "transfer" / "rows-lora.jsonl")
     parser.add_argument("--tuned", type=Path, help="of transfer/targets.py; nothing is tuned then")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     family = families(options.data)
     sync(["examples/zoo"], cache_dir=options.work)
+    matrix = read_transfer(options.transfer, "first", 200)
     questions: list[Question] = []
     done: list[TunedTarget] = []
     with Zoo(options.work) as zoo:
@@ -243,6 +296,8 @@ def main() -> None:
                 continue
             done.append(target)
             questions += ask(target.task, target.seed, target.signature, pairs, family)
+            if options.tuned is not None:  # on the very rows that transfer was measured with
+                questions += helped(matrix, target.task, target.seed, target.signature, pairs)
             latest = {name: round(value, 3) for name, value in questions[-1].figures.items()}
             print(f"{target.task} {target.seed}: without its family {latest}", flush=True)
     how = "--tuned DIR" if options.tuned is not None else f"--rows {options.rows} --seed {options.seed}"
@@ -250,10 +305,16 @@ def main() -> None:
         "command": f"python bench/verdict.py --data DIR {how}",
         "targets": len({target.task for target in done}),
         "tuned": len(done),
-        "questions": {kind: sum(q.related is so for q in questions) for kind, so in (("related", True), ("unrelated", False))},
+        "questions": {
+            truth: {
+                kind: sum(q.related is so for q in questions if (q.zoo == BY_TRANSFER) is (truth == BY_TRANSFER))
+                for kind, so in (("related", True), ("unrelated", False))
+            }
+            for truth in ("by family", BY_TRANSFER)
+        },
         "bar": BAR,
         "said_related": said_related(questions),
-        "bar_held_out": bar_held_out(questions),
+        "bar_held_out": bar_held_out([q for q in questions if q.zoo != BY_TRANSFER]),
         "auroc": summary(questions),
     }
     if options.tuned is None:

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from hubrank.types import FloatArray
     from hubrank.zoo.packed import Packed
 
-__all__ = ["AGAINST", "ENOUGH", "SAMPLE", "Background", "Mutual", "compare_sources", "estimate", "measure_background"]
+__all__ = [
+    "AGAINST",
+    "ENOUGH",
+    "SAMPLE",
+    "Background",
+    "Mutual",
+    "against",
+    "compare_sources",
+    "estimate",
+    "measure_background",
+]
 
 ENOUGH = 8
 """A zoo of fewer sources gives no scale."""
@@ -77,6 +87,17 @@ def compare_sources(packed: Packed, *, all_sources: bool = True) -> Mutual:
     for of_view in cosines.values():
         of_view[np.arange(len(rows)), rows] = np.nan
     return Mutual(rows, cosines, packed.strengths[rows])
+
+
+def against(packed: Packed, mutual: Mutual, sources: NDArray[np.intp]) -> FloatArray:
+    """Compute cosines [m, k] of sources that play the target with the k given ones; NaN for a source with itself."""
+    known = mutual.cosines["compute"]
+    if known.shape[1] == len(packed.sources):
+        return known[:, sources]
+    rows = _evenly(len(packed.sources), SAMPLE)
+    found = packed.subset(sources).cosines_of([packed.source(int(row)) for row in rows])["compute"]
+    found[rows[:, None] == sources] = np.nan
+    return found
 
 
 def estimate(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hubrank.errors import EmptyZooError
-from hubrank.ranking.background import Background, Mutual, compare_sources, estimate, measure_background
+from hubrank.ranking.background import Background, Mutual, against, compare_sources, estimate, measure_background
 from hubrank.ranking.estimators import ESTIMATORS, Estimator, default_estimator, wanted
-from hubrank.ranking.verdict import judge, usual_scatter, verdict_view
+from hubrank.ranking.verdict import CANDIDATES, judge, usual_cosines, usual_scatter
 from hubrank.signatures.basis import Projection, energy_kept, of_views, project
 from hubrank.types import Scored, Signature, Verdict, View
 
@@ -109,10 +109,6 @@ def compare(yardstick: Yardstick, signature: Signature) -> Compared:
     values = estimate(yardstick.estimator, cosines, mutual, usable, strength=target.strength)
     # The store's int8 leaves columns a little longer or shorter than 1, so that a twin could be nearer than near.
     raw = np.clip(np.mean([cosines[view][usable] for view in yardstick.views], axis=0), -1.0, 1.0)
-    view = verdict_view(wanted(yardstick.estimator))
-    scatter = usual_scatter(mutual, view) if background is not None else None
-    if scatter is None and view == "read" and background is not None:
-        view, scatter = "compute", usual_scatter(mutual, "compute")  # methods that only shift all read the same constant
     leading = replace(target, u=target.u[:, :_LEADING], v=target.v[:, :_LEADING])
     return Compared(
         target=target,
@@ -122,8 +118,17 @@ def compare(yardstick: Yardstick, signature: Signature) -> Compared:
         similarity=raw,
         coverage=packed.coverage(target)[usable],
         energy=energy_kept(target, yardstick.views),
-        verdict=judge(cosines[view][usable], scatter, energy_kept(leading, yardstick.views)),
+        verdict=_verdict(yardstick, cosines["compute"], usable, energy_kept(leading, yardstick.views)),
     )
+
+
+def _verdict(yardstick: Yardstick, cosines: FloatArray, usable: NDArray[np.intp], energy: float) -> Verdict:
+    candidates = usable[np.argsort(-cosines[usable], kind="stable")[:CANDIDATES]]
+    scatter = usual_scatter(yardstick.mutual) if yardstick.background is not None else None
+    usual = (
+        usual_cosines(against(yardstick.packed, yardstick.mutual, candidates)) if scatter is not None else cosines[candidates]
+    )
+    return judge(cosines[candidates], usual, scatter, sources=len(usable), energy=energy)
 
 
 def rank_sources(packed: Packed, signature: Signature, *, estimator: str | None = None, top: int | None = None) -> Ranked:
