@@ -182,35 +182,33 @@ def _batch(deltas: list[Delta]) -> Iterable[_Solved]:
 
 def _by_gram(deltas: list[Delta]) -> list[_Solved]:
     rank = len(deltas[0].down)
-    gram_up, gram_down = _grams(deltas)
-    up_sizes, down_sizes = (np.sqrt(np.diagonal(gram, axis1=1, axis2=2)) for gram in (gram_up, gram_down))
-    _all_finite(deltas, up_sizes + down_sizes)
+    grams = _grams(deltas)
+    sizes = np.sqrt(np.diagonal(grams, axis1=2, axis2=3))
+    _all_finite(deltas, sizes[0] + sizes[1])
     # Each column of up as long as its row of down, so that sizes that only cancel each other cost no precision.
-    balance = np.sqrt(down_sizes / up_sizes)
-    balance[~np.isfinite(balance) | (balance == 0)] = 0.0
-    inverse = np.where(balance > 0, 1 / balance, 0.0)
-    gram_up *= balance[:, :, None] * balance[:, None, :]
-    gram_down *= inverse[:, :, None] * inverse[:, None, :]
+    balance = np.sqrt(sizes[1] / sizes[0])
+    balance[~np.isfinite(balance)] = 0.0
+    balances = np.stack([balance, np.where(balance > 0, 1 / balance, 0.0)])
+    grams *= balances[..., :, None] * balances[..., None, :]
     # To unit size, so that no power overflows; and what Cholesky needs where columns depend on each other.
-    up_square, down_square = (np.trace(gram, axis1=1, axis2=2) for gram in (gram_up, gram_down))
-    there = (up_square > 0) & (down_square > 0)
-    gram_up /= np.where(there, up_square, 1.0)[:, None, None]
-    gram_down /= np.where(there, down_square, 1.0)[:, None, None]
-    gram_up[~there], gram_down[~there] = 0.0, 0.0
-    lower = np.linalg.cholesky(gram_up + _JITTER * np.eye(rank))
-    squares, x = np.linalg.eigh(lower.transpose(0, 2, 1) @ gram_down @ lower)
+    squared = np.trace(grams, axis1=2, axis2=3)
+    there = (squared > 0).all(axis=0)
+    grams /= np.where(there, squared, 1.0)[..., None, None]
+    grams[:, ~there] = 0.0
+    lower = np.linalg.cholesky(grams[0] + _JITTER * np.eye(rank))
+    squares, x = np.linalg.eigh(lower.transpose(0, 2, 1) @ grams[1] @ lower)
     squares, x = np.maximum(squares[:, ::-1], 0.0), x[:, :, ::-1]
     values = np.sqrt(squares)
     kept = (values > TOLERANCE * values[:, :1]).sum(axis=1) * there
-    up_unit, down_unit = np.sqrt(up_square), np.sqrt(down_square)
-    spectra = (values * (up_unit * down_unit)[:, None]).astype(np.float32)
+    units = np.sqrt(squared)
+    spectra = (values * (units[0] * units[1])[:, None]).astype(np.float32)
     _all_finite(deltas, np.where(np.arange(rank) < kept[:, None], spectra, 0.0))
     # The directions are these combinations of the columns of up and of the rows of down.
     to_v = lower @ x
-    to_u = (balance / up_unit[:, None])[:, :, None] * ((gram_down @ to_v) / squares[:, None, :])
-    to_v = (inverse / down_unit[:, None])[:, :, None] * (to_v / values[:, None, :])
-    combined = _Combined(deltas, _combinations(up_sizes, to_u), _combinations(down_sizes, to_v))
-    least = np.take_along_axis(squares, np.maximum(kept - 1, 0)[:, None], axis=1)[:, 0]
+    made = np.stack([(grams[1] @ to_v) / squares[:, None, :], to_v / values[:, None, :]])
+    made *= (balances / units[..., None])[..., None]
+    combined = _Combined(deltas, *_combinations(sizes, made))
+    least = squares[np.arange(len(deltas)), np.maximum(kept - 1, 0)]
     out: list[_Solved] = []
     for i, (delta, n, exact) in enumerate(zip(deltas, kept.tolist(), (least >= _PRECISE).tolist(), strict=True)):
         if n and exact:
@@ -220,20 +218,20 @@ def _by_gram(deltas: list[Delta]) -> list[_Solved]:
     return out
 
 
-def _grams(deltas: list[Delta]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """up^T up and down down^T of each, [n, r, r]; some small sites at a time."""
+def _grams(deltas: list[Delta]) -> NDArray[np.float64]:
+    """up^T up and down down^T of each, [2, n, r, r]; some small sites at a time."""
     d_out, rank, d_in = _shapes(deltas[0])
     step = min(len(deltas), max(1, _TOGETHER // (rank * (d_out + d_in))))
     up, down = np.empty((step, d_out, rank)), np.empty((step, rank, d_in))
-    gram_up, gram_down = np.empty((2, len(deltas), rank, rank))
+    grams = np.empty((2, len(deltas), rank, rank))
     for start in range(0, len(deltas), step):
         some = deltas[start : start + step]
         for i, delta in enumerate(some):
             up[i], down[i] = delta.up, delta.down
         ups, downs, here = up[: len(some)], down[: len(some)], slice(start, start + len(some))
-        np.matmul(ups.transpose(0, 2, 1), ups, out=gram_up[here])
-        np.matmul(downs, downs.transpose(0, 2, 1), out=gram_down[here])
-    return gram_up, gram_down
+        np.matmul(ups.transpose(0, 2, 1), ups, out=grams[0, here])
+        np.matmul(downs, downs.transpose(0, 2, 1), out=grams[1, here])
+    return grams
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -255,14 +253,14 @@ class _Combinations:
         return made
 
 
-def _combinations(sizes: NDArray[np.float64], rows: NDArray[np.float64]) -> _Combinations:
-    """What each site's directions are made of: ``rows`` [n, r, k] combine vectors of ``sizes`` [n, r]."""
+def _combinations(sizes: NDArray[np.float64], rows: NDArray[np.float64]) -> Iterator[_Combinations]:
+    """What each site's directions are made of, U's and V's: ``rows`` [2, n, r, k] combine vectors of ``sizes`` [2, n, r]."""
     parts = np.abs(rows)
-    terms = (sizes[:, None, :] @ parts)[:, 0]
-    narrow = (terms <= _CANCELS) & (parts.max(axis=1) < _LARGEST)
-    first = np.where(narrow.all(axis=1), narrow.shape[1], narrow.argmin(axis=1))
-    across = rows.transpose(0, 2, 1)
-    return _Combinations(across, across.astype(np.float32), first.tolist())
+    terms = (sizes[..., None, :] @ parts)[..., 0, :]
+    narrow = (terms <= _CANCELS) & (parts.max(axis=2) < _LARGEST)
+    first = np.where(narrow.all(axis=2), narrow.shape[2], narrow.argmin(axis=2))
+    across = rows.transpose(0, 1, 3, 2)
+    return map(_Combinations, across, across.astype(np.float32), first.tolist())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
