@@ -8,8 +8,10 @@ Synthetic files of real shapes, in a temporary folder, in the state of a warm pa
 - Pfeiffer adapter with bottleneck 48 of RoBERTa-base, float32, as the adapters library saves it (.bin);
 - LoRA r=16 on all seven linear modules of LLaMA-3-8B (32 layers, d 4096, ffn 14336, kv 1024), in bf16 and in fp16.
 
-``hubrank`` is the package's own path: FolderHub's listing with its hash of every file, in a thread of its own as in a sync;
-read_adapters, sign_adapter, encode_signature and the hashes that go on record, in another. Beside it, one after the other in every run: (a) only the tensors that hubrank uses, loaded with safetensors
+``hubrank`` is the package's own path: FolderHub's listing with its hash of every file, in threads of its own as in a sync;
+read_adapters, sign_adapter, encode_signature and the hashes that go on record, in another. The adapters of a folder are of
+one shape, as those that somebody trained in one way, so that the header of their weights and the front matter of their cards
+are parsed once in all. Beside it, one after the other in every run: (a) only the tensors that hubrank uses, loaded with safetensors
 (torch.load(weights_only=True) for .bin, which loads all); (b) peft or adapters loading the same adapter into a model, twice:
 with the model, as somebody does who has an adapter and its base model on disk (the base, of RoBERTa-base's full size, by
 AutoModel.from_pretrained, then the adapter), and the adapter's part of that alone: PeftModel.from_pretrained or load_adapter
@@ -95,7 +97,7 @@ def quiet() -> Iterator[None]:
 
 
 def ingest(folder: Path) -> int:
-    """Bytes of the signatures of every adapter in a folder, by the package's own path: one thread lists, another reads."""
+    """Bytes of the signatures of every adapter in a folder, by the package's own path: listed in one thread, read in another."""
     hub = FolderHub(folder)
     listings: SimpleQueue[Listing | None] = SimpleQueue()
 
@@ -362,7 +364,7 @@ def main() -> None:
     result = {
         "command": f"python bench/ingest.py --runs {options.runs}",
         "what": {
-            HUBRANK: "FolderHub listing with its hashes in one thread; read_adapters, sign_adapter, encode_signature in another",
+            HUBRANK: "FolderHub listing with its hashes in threads; read_adapters, sign_adapter, encode_signature in another",
             LISTING: "of that, the listing: every byte of the files is hashed, the head's too",
             TENSORS: "the tensors that hubrank uses, by safetensors; all of a .bin by torch.load(weights_only=True)",
             LIBRARY: "PeftModel.from_pretrained or load_adapter into a model that is there; 8B: base weights of stride 0",

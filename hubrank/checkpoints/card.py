@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from hubrank.hubs.yaml_text import parse_yaml
@@ -26,8 +28,14 @@ def front_matter(readme: bytes) -> Mapping[str, Any]:
     match = _FRONT.match(readme[: _MAX_FRONT + 16])
     if match is None:
         return {}
-    value = parse_yaml(match[1])
-    return value if isinstance(value, dict) else {}
+    return _known_front(match[1])
+
+
+@lru_cache(maxsize=32)
+def _known_front(text: bytes) -> Mapping[str, Any]:
+    # Asked for several times an adapter, and what peft writes for an author who adds nothing is the same in thousands.
+    value = parse_yaml(text)
+    return MappingProxyType(value) if isinstance(value, dict) else {}
 
 
 def card_facts(front: Mapping[str, Any]) -> CardFacts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from hubrank.types import FloatArray
 
-__all__ = ["BYTES", "FLOATS", "TensorLike", "float32", "stored"]
+__all__ = ["BYTES", "FLOATS", "TensorLike", "float32", "not_finite", "stored"]
 
 BYTES = MappingProxyType(
     {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
@@ -26,6 +28,8 @@ _NUMPY = MappingProxyType({"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u
 
 FLOATS = frozenset(_NUMPY)
 """The dtypes that hold weights."""
+
+_SHORT = 10_000  # up to which BLAS takes a product for one thread's work
 
 
 class TensorLike(Protocol):
@@ -60,6 +64,20 @@ def float32(dtype: str, values: NDArray[Any]) -> FloatArray:
         return np.ascontiguousarray(_float8_table(dtype)[values])
     with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(np.float32, order="C")
+
+
+def not_finite(arrays: Iterable[FloatArray]) -> int | None:
+    """The place of the first array that holds NaN or infinity; None where none does."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        for place, values in enumerate(arrays):
+            if values.size <= _SHORT and values.dtype == np.float32:
+                # Most arrays are short and good, and a finite sum of squares shows it at half the price.
+                flat = values.ravel(order="K")
+                if math.isfinite(np.dot(flat, flat)):
+                    continue
+            if not np.isfinite(values).all():
+                return place
+    return None
 
 
 @lru_cache(maxsize=2)

@@ -79,15 +79,20 @@ def read_lora(
         if config.get(flag):
             raise AdapterError("unsupported variant", f"{flag} is set")
     dora = fields.boolean(config, "use_dora")
-    if not _LORA.wanted(tensors):
+    if not any(_LORA.wanted((name,)) for name in tensors):
         raise AdapterError("no LoRA tensors", "no lora_A and lora_B weights in the file")
     modules = _LORA.modules(tensors)
     until = deadline()
+    patterns = bool(config.get("rank_pattern") or config.get("alpha_pattern"))
+    scales: dict[object, np.float32] = {}  # of each module; without patterns of each rank
     deltas = []
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused where finiteness is checked
         for module, parts in modules.items():
             down, up = _factors(module, parts)
-            scale = np.float32(scale_of(config, module, down.shape[0], until))
+            which = module if patterns else len(down)
+            if which not in scales:
+                scales[which] = np.float32(scale_of(config, module, len(down), until))
+            scale = scales[which]
             deltas.append(Delta(site_of(module), down=down, up=up * scale, shift=_bias(module, parts, up, scale)))
         warnings = _warnings(config)
         if dora or any("lora_magnitude_vector" in parts for parts in modules.values()):

@@ -8,8 +8,9 @@ through: duplicate names and shapes whose product overflows.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,11 @@ __all__ = ["MAX_HEADER_BYTES", "SafetensorsFile", "TensorInfo", "parse_header"]
 
 MAX_HEADER_BYTES = 25_000_000
 """The cap that huggingface_hub sets."""
+
+_MAX_KEPT = 1 << 16
+
+_TOGETHER = 1 << 18
+"""Bytes of neighbours that are read and converted at once: an adapter has hundreds of tensors of some kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +67,45 @@ class SafetensorsFile:
         if length > min(MAX_HEADER_BYTES, size - 8):
             raise AdapterError("damaged file", f"the safetensors header claims {length:,} bytes of a file of {size:,}")
         self._read_ranges = read_ranges or (lambda ranges: (read_range(start, stop) for start, stop in ranges))
-        self.tensors: Mapping[str, TensorInfo] = parse_header(read_range(8, 8 + length), size)
+        # Adapters of one shape that one library wrote have one and the same header, and there are thousands of them.
+        parse = _known_header if length <= _MAX_KEPT else parse_header
+        self.tensors: Mapping[str, TensorInfo] = parse(read_range(8, 8 + length), size)
 
     def read(self, names: Iterable[str]) -> dict[str, FloatArray]:
-        """The named tensors as float32, in the order of the file: one at a time lies in memory beside what it becomes.
+        """The named tensors as float32, in the order of the file: neighbours of one dtype share an array while they are
+        small, and one such array lies in memory at a time beside what it becomes.
 
         Raises:
             AdapterError: a tensor is of a dtype that holds no weights.
         """
         wanted = sorted({name: self.tensors[name] for name in names}.items(), key=lambda item: (item[1].start, item[1].stop))
-        pieces = self._read_ranges([(info.start, info.stop) for _, info in wanted])
-        return {name: _decode(name, info, memoryview(data)) for (name, info), data in zip(wanted, pieces, strict=True)}
+        runs = list(_runs(wanted))
+        pieces = self._read_ranges([(run[0][1].start, run[-1][1].stop) for run in runs])
+        tensors: dict[str, FloatArray] = {}
+        for run, data in zip(runs, pieces, strict=True):
+            numbers, at = _decode(*run[0], memoryview(data)), 0
+            for name, info in run:
+                count = prod(info.shape)
+                tensors[name] = numbers[at : at + count].reshape(info.shape)
+                at += count
+        return tensors
+
+
+def _runs(wanted: Iterable[tuple[str, TensorInfo]]) -> Iterator[list[tuple[str, TensorInfo]]]:
+    """Tensors that follow one another, of one dtype and together no larger than what is read at once."""
+    run: list[tuple[str, TensorInfo]] = []
+    for name, info in wanted:
+        if run and (info.start != run[-1][1].stop or info.dtype != run[0][1].dtype or info.stop - run[0][1].start > _TOGETHER):
+            yield run
+            run = []
+        run.append((name, info))
+    if run:
+        yield run
+
+
+@lru_cache(maxsize=16)
+def _known_header(header: bytes, size: int) -> Mapping[str, TensorInfo]:
+    return parse_header(header, size)
 
 
 def parse_header(header: bytes, size: int) -> Mapping[str, TensorInfo]:
@@ -130,7 +164,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _decode(name: str, info: TensorInfo, data: memoryview) -> FloatArray:
     if info.dtype not in FLOATS:
         raise AdapterError("unexpected dtype", f"tensor {_short(name)} is {info.dtype}, not floating point")
-    return float32(info.dtype, stored(info.dtype, data)).reshape(info.shape)
+    return float32(info.dtype, stored(info.dtype, data))
 
 
 def _short(value: object) -> str:

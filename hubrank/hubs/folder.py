@@ -10,9 +10,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import RawIOBase
+from operator import attrgetter
 from pathlib import Path
 
 from hubrank.errors import AdapterError, HubError
+from hubrank.hubs.ahead import ahead
 from hubrank.hubs.protocol import Listing, Query, Traffic
 
 __all__ = ["FolderBundle", "FolderHub"]
@@ -24,9 +26,10 @@ _DEPTH = 6
 _SKIPPED_FOLDERS = ("checkpoint-", ".", "__pycache__")
 _NO_WEIGHTS = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state(_\d+)?)\.(pt|bin|pth)")
 _HASHED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".md")
-# Read at once: whoever hashes in one thread asks for the interpreter's lock once a block, which other threads hold for
-# milliseconds.
-_BLOCK = 1 << 20
+_HASHERS = 2  # folders that are hashed while whoever asked reads another: hashing is most of what an unchanged folder costs
+# Read and hashed at once, which most adapters are: whoever hashes in one thread asks for the interpreter's lock twice a
+# block, and another thread may hold it for milliseconds.
+_BLOCK = 1 << 22
 _SETTLED = 2_000_000_000  # nanoseconds; a file that was written just now may be written again in the same tick of its clock
 _MOST_SEEN = 4096
 
@@ -55,20 +58,12 @@ class FolderHub:
         Raises:
             HubError: a folder under it cannot be listed; raised last, when all the others have been.
         """
-        repos: set[str] = set()
         faults: list[str] = []
-        for folder in self._adapter_folders(faults):
-            repo, subfolder = self._identity(folder)
-            if query.limit is not None and repo not in repos and len(repos) >= query.limit:
-                return
-            repos.add(repo)
-            try:
-                files = {entry.name: entry.stat().st_size for entry in _files(folder)}
-            except OSError as error:
-                faults.append(f"{folder}: cannot be listed ({error.strerror})")
-                continue
-            revision = self._revision(folder, files)
-            yield Listing(repo, revision, subfolder, files, location=str(folder))
+        for found, hashed in ahead(_hash_all, self._found(query, faults), threads=_HASHERS):
+            self._seen[str(found.folder)] = hashed.seen
+            if len(self._seen) > _MOST_SEEN:
+                self._seen.pop(next(iter(self._seen)))
+            yield Listing(found.repo, hashed.revision, found.subfolder, found.files, location=str(found.folder))
         if faults:
             more = f", nor can {len(faults) - 1:,} more" if len(faults) > 1 else ""
             raise HubError(f"{faults[0]}{more}; check permissions, or move it out of the hub")
@@ -79,44 +74,77 @@ class FolderHub:
             raise HubError(f"{listing.repo}: not from a folder")
         return FolderBundle(Path(listing.location), self._seen.get(listing.location, {}))
 
-    def _adapter_folders(self, faults: list[str]) -> Iterator[Path]:
-        def fail(error: OSError) -> None:
-            faults.append(f"{error.filename}: cannot be listed ({error.strerror})")
+    def _found(self, query: Query, faults: list[str]) -> Iterator[_Found]:
+        """What there is to list, before any of it is read."""
+        repos: set[str] = set()
+        for folder in self._adapter_folders(faults):
+            repo, subfolder = self._identity(folder.parts)
+            if query.limit is not None and repo not in repos and len(repos) >= query.limit:
+                return
+            repos.add(repo)
+            try:
+                files = {entry.name: entry.stat().st_size for entry in folder.entries if entry.is_file()}
+            except OSError as error:
+                faults.append(f"{folder.path}: cannot be listed ({error.strerror})")
+                continue
+            yield _Found(repo, subfolder, Path(folder.path), files)
 
-        for path, folders, files in os.walk(self.root, onerror=fail):
-            depth = len(Path(path).relative_to(self.root).parts)
-            kept = sorted(f for f in folders if not f.startswith(_SKIPPED_FOLDERS) and not f.endswith(".partial"))
-            folders[:] = kept if depth < _DEPTH else []
-            if any(marker in files for marker in _MARKERS):
-                yield Path(path)
+    def _adapter_folders(self, faults: list[str]) -> Iterator[_Folder]:
+        """Every folder that holds an adapter, each read once, before those below it."""
+        waiting: list[tuple[str, tuple[str, ...]]] = [(str(self.root), ())]
+        while waiting:
+            path, parts = waiting.pop()
+            try:
+                with os.scandir(path) as found:
+                    entries = sorted(found, key=attrgetter("name"))
+            except OSError as error:
+                faults.append(f"{path}: cannot be listed ({error.strerror})")
+                continue
+            if len(parts) < _DEPTH:
+                kept = [
+                    entry
+                    for entry in entries
+                    if _is_folder(entry, links=False)
+                    and not entry.name.startswith(_SKIPPED_FOLDERS)
+                    and not entry.name.endswith(".partial")
+                ]
+                waiting += [(entry.path, (*parts, entry.name)) for entry in reversed(kept)]
+            if any(entry.name in _MARKERS and not _is_folder(entry, links=True) for entry in entries):
+                yield _Folder(path, parts, entries)
 
-    def _identity(self, folder: Path) -> tuple[str, str | None]:
+    def _identity(self, names: tuple[str, ...]) -> tuple[str, str | None]:
         # Names that are no text become text that can be printed; ``location`` keeps the path itself.
-        parts = [
-            part.encode(errors="surrogateescape").decode(errors="backslashreplace")
-            for part in folder.relative_to(self.root).parts
-        ]
+        parts = [name.encode(errors="surrogateescape").decode(errors="backslashreplace") for name in names]
         if len(parts) < 2:
             return "/".join((self.root.name, *parts)) if parts else f"{self.root.parent.name}/{self.root.name}", None
         return "/".join(parts[:2]), "/".join(parts[2:]) or None
 
-    def _revision(self, folder: Path, files: dict[str, int]) -> str:
-        digest = hashlib.sha1(usedforsecurity=False)
-        seen: dict[str, _Seen] = {}
-        for name in sorted(files):
-            # Often most of a folder's bytes; where weights came without a config, their file may be called anything.
-            if not name.endswith(_HASHED) or (_NO_WEIGHTS.fullmatch(name) and "hubrank.json" not in files):
-                continue
-            digest.update(f"{name}\0{files[name]}\0".encode("utf-8", "surrogateescape"))
-            try:
-                seen[name] = _hashed(folder / name)
-                digest.update(seen[name].sha256.encode())
-            except OSError as error:
-                digest.update(f"unreadable {error.errno}".encode())
-        self._seen[str(folder)] = seen
-        if len(self._seen) > _MOST_SEEN:
-            self._seen.pop(next(iter(self._seen)))
-        return digest.hexdigest()
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder under the root: where it is, the names that lead there, and what it holds by name."""
+
+    path: str
+    parts: tuple[str, ...]
+    entries: list[os.DirEntry[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An adapter's folder, and the sizes of its files by name."""
+
+    repo: str
+    subfolder: str | None
+    folder: Path
+    files: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    """The content of a folder when it was listed."""
+
+    revision: str
+    seen: dict[str, _Seen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +164,7 @@ class FolderBundle:
 
     def __init__(self, folder: Path, seen: Mapping[str, _Seen] | None = None) -> None:
         self._folder = folder
+        self._paths: dict[str, Path] = {}
         self._seen = seen or {}
         self._touched: set[str] = set()
         self.traffic = Traffic()
@@ -191,9 +220,36 @@ class FolderBundle:
             raise AdapterError("file unreadable", f"{name} ({error.strerror})") from error
 
     def _path(self, name: str) -> Path:
+        if name in self._paths:
+            return self._paths[name]
         if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
             raise AdapterError("unsafe path", f"{name!r} is not a plain file name")
-        return self._folder / name
+        return self._paths.setdefault(name, self._folder / name)
+
+
+def _is_folder(entry: os.DirEntry[str], *, links: bool) -> bool:
+    """Whether it is one, or also a link to one; not where the system will not say."""
+    try:
+        return entry.is_dir(follow_symlinks=links)
+    except OSError:
+        return False
+
+
+def _hash_all(found: _Found) -> _Hashed:
+    """Read every file of a folder that may matter to its adapter."""
+    digest, files = hashlib.sha1(usedforsecurity=False), found.files
+    seen: dict[str, _Seen] = {}
+    for name in sorted(files):
+        # Often most of a folder's bytes; where weights came without a config, their file may be called anything.
+        if not name.endswith(_HASHED) or (_NO_WEIGHTS.fullmatch(name) and "hubrank.json" not in files):
+            continue
+        digest.update(f"{name}\0{files[name]}\0".encode("utf-8", "surrogateescape"))
+        try:
+            seen[name] = _hashed(found.folder / name)
+            digest.update(seen[name].sha256.encode())
+        except OSError as error:
+            digest.update(f"unreadable {error.errno}".encode())
+    return _Hashed(digest.hexdigest(), seen)
 
 
 def _hashed(path: Path) -> _Seen:
@@ -201,9 +257,12 @@ def _hashed(path: Path) -> _Seen:
     digest, started = hashlib.sha256(), time.time_ns()
     with path.open("rb", buffering=0) as file:
         before = os.fstat(file.fileno())
-        block = memoryview(bytearray(min(_BLOCK, before.st_size + 1)))
-        while count := file.readinto(block):
-            digest.update(block[:count])
+        read = 0
+        while block := file.read(min(_BLOCK, before.st_size + 1)):
+            digest.update(block)
+            read += len(block)
+            if read == before.st_size:  # what may have been added since makes another stamp
+                break
         after = os.fstat(file.fileno())
     settled = started - max(before.st_mtime_ns, before.st_ctime_ns) > _SETTLED
     return _Seen(digest.hexdigest(), _stamp(before) if settled and _stamp(before) == _stamp(after) else None)
@@ -223,8 +282,3 @@ def _exactly(file: RawIOBase, name: str, start: int, stop: int) -> bytes:
             raise AdapterError("file truncated", f"{name} ends at byte {start + len(data):,}, before {stop:,}")
         data += more
     return data
-
-
-def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        yield from sorted((entry for entry in entries if entry.is_file()), key=lambda entry: entry.name)

@@ -12,11 +12,10 @@ float32, and in float64 only where that could show.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
     from hubrank.types import FloatArray
 
-    _Combination: TypeAlias = tuple[NDArray[np.float64], FloatArray, int]
-    """[k, r] what unit directions are made of, in float64 and in float32, and for how many of the first float32 will do."""
 
 __all__ = ["MAX_BYTES", "SHIFT", "TOLERANCE", "canonical_factors", "sign_adapter"]
 
@@ -54,26 +51,35 @@ its directions to 1e-6: their rounding and the jitter are some 1e-14 of that pro
 _CANCELS = 64.0
 """How much longer the terms that a unit direction is the sum of may be than itself, for float32 to give it to 2e-6."""
 _LARGEST = 1e30
+_TOGETHER = 1 << 16
+"""Numbers of several small sites' factors that are taken at once: their float64 copies stay in the processor's cache."""
+
+
+class _Directions(Protocol):
+    """What makes the directions of some sites of one shape."""
+
+    def make(self, places: Sequence[int], k: int) -> Iterable[tuple[FloatArray, FloatArray]]:
+        """U^T [k, d_out] and V^T [k, d_in] of the sites at these places: row by row in memory, as they are quantised."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Solved:
-    """One non-zero update: its singular values over the tolerance, and what makes the directions of the first k of them."""
+    """One non-zero update: its singular values over the tolerance, and what makes the directions of the first of them."""
 
     delta: Delta
     spectrum: FloatArray
-    directions: Callable[[int], tuple[FloatArray, FloatArray]]
+    directions: _Directions
+    place: int = 0
+    """Among the sites of ``directions``."""
 
     @property
     def kept(self) -> int:
         """Directions that are kept at most."""
         return min(len(self.spectrum), MAX_RANK)
 
-    def factors(self, most: int) -> Factors:
-        """The canonical factors, of at most so many directions."""
-        k = min(self.kept, most)
-        u, v = self.directions(k)
-        return Factors(self.delta.site, u=u, s=self.spectrum[:k], v=v, spectrum=self._whole())
+    def factors(self, u: FloatArray, v: FloatArray) -> Factors:
+        """The canonical factors, of these directions [k, d]."""
+        return Factors(self.delta.site, u=u.T, s=self.spectrum[: len(u)], v=v.T, spectrum=self._whole())
 
     def _whole(self) -> FloatArray:
         """The spectrum of the update, where its factors are only the largest part of it."""
@@ -101,8 +107,7 @@ def sign_adapter(adapter: Adapter) -> Signature:
         solved = list(_solve([*low_rank, *shifts]))
         if not solved:
             raise AdapterError("all zero", "every update is zero; the adapter was never trained")
-        most = _within_budget(solved)
-        factors = [one.factors(most) for one in solved]
+        factors = list(_factors(solved, _within_budget(solved)))
     return Signature(tuple(sorted(factors, key=lambda f: (f.site.stack, f.site.layer, f.site.module))))
 
 
@@ -113,7 +118,7 @@ def canonical_factors(deltas: Sequence[Delta]) -> list[Factors]:
         AdapterError: with reason ``not finite``, where scaling overflowed.
     """
     with one_thread():
-        return [one.factors(MAX_RANK) for one in _solve(deltas)]
+        return list(_factors(list(_solve(deltas)), MAX_RANK))
 
 
 def _within_budget(solved: Sequence[_Solved]) -> int:
@@ -123,6 +128,14 @@ def _within_budget(solved: Sequence[_Solved]) -> int:
     while most > 1 and sum(size * min(most, kept) for size, kept in sizes) > MAX_BYTES:
         most -= 1
     return most
+
+
+def _factors(solved: Sequence[_Solved], most: int) -> Iterator[Factors]:
+    """The canonical factors of each, of at most so many directions."""
+    for (_, k), group in groupby(solved, key=lambda one: (id(one.directions), min(one.kept, most))):
+        some = list(group)
+        made = some[0].directions.make([one.place for one in some], k)
+        yield from (one.factors(u, v) for one, (u, v) in zip(some, made, strict=True))
 
 
 def _solve(deltas: Sequence[Delta]) -> Iterator[_Solved]:
@@ -169,76 +182,111 @@ def _batch(deltas: list[Delta]) -> Iterable[_Solved]:
 
 def _by_gram(deltas: list[Delta]) -> list[_Solved]:
     rank = len(deltas[0].down)
-    gram_up, gram_down = _grams(deltas)
-    up_sizes, down_sizes = (np.sqrt(np.diagonal(gram, axis1=1, axis2=2)) for gram in (gram_up, gram_down))
-    _all_finite(deltas, up_sizes + down_sizes)
+    grams = _grams(deltas)
+    sizes = np.sqrt(np.diagonal(grams, axis1=2, axis2=3))
+    _all_finite(deltas, sizes[0] + sizes[1])
     # Each column of up as long as its row of down, so that sizes that only cancel each other cost no precision.
-    balance = np.sqrt(down_sizes / up_sizes)
-    balance[~np.isfinite(balance) | (balance == 0)] = 0.0
-    inverse = np.where(balance > 0, 1 / balance, 0.0)
-    gram_up *= balance[:, :, None] * balance[:, None, :]
-    gram_down *= inverse[:, :, None] * inverse[:, None, :]
+    balance = np.sqrt(sizes[1] / sizes[0])
+    balance[~np.isfinite(balance)] = 0.0
+    balances = np.stack([balance, np.where(balance > 0, 1 / balance, 0.0)])
+    grams *= balances[..., :, None] * balances[..., None, :]
     # To unit size, so that no power overflows; and what Cholesky needs where columns depend on each other.
-    up_square, down_square = (np.trace(gram, axis1=1, axis2=2) for gram in (gram_up, gram_down))
-    there = (up_square > 0) & (down_square > 0)
-    gram_up /= np.where(there, up_square, 1.0)[:, None, None]
-    gram_down /= np.where(there, down_square, 1.0)[:, None, None]
-    gram_up[~there], gram_down[~there] = 0.0, 0.0
-    lower = np.linalg.cholesky(gram_up + _JITTER * np.eye(rank))
-    squares, x = np.linalg.eigh(lower.transpose(0, 2, 1) @ gram_down @ lower)
+    squared = np.trace(grams, axis1=2, axis2=3)
+    there = (squared > 0).all(axis=0)
+    grams /= np.where(there, squared, 1.0)[..., None, None]
+    grams[:, ~there] = 0.0
+    lower = np.linalg.cholesky(grams[0] + _JITTER * np.eye(rank))
+    squares, x = np.linalg.eigh(lower.transpose(0, 2, 1) @ grams[1] @ lower)
     squares, x = np.maximum(squares[:, ::-1], 0.0), x[:, :, ::-1]
     values = np.sqrt(squares)
     kept = (values > TOLERANCE * values[:, :1]).sum(axis=1) * there
-    up_unit, down_unit = np.sqrt(up_square), np.sqrt(down_square)
-    spectra = (values * (up_unit * down_unit)[:, None]).astype(np.float32)
+    units = np.sqrt(squared)
+    spectra = (values * (units[0] * units[1])[:, None]).astype(np.float32)
     _all_finite(deltas, np.where(np.arange(rank) < kept[:, None], spectra, 0.0))
     # The directions are these combinations of the columns of up and of the rows of down.
     to_v = lower @ x
-    to_u = (balance / up_unit[:, None])[:, :, None] * ((gram_down @ to_v) / squares[:, None, :])
-    to_v = (inverse / down_unit[:, None])[:, :, None] * (to_v / values[:, None, :])
-    make_u, make_v = _combinations(up_sizes, to_u), _combinations(down_sizes, to_v)
-    least = np.take_along_axis(squares, np.maximum(kept - 1, 0)[:, None], axis=1)[:, 0]
+    made = np.stack([(grams[1] @ to_v) / squares[:, None, :], to_v / values[:, None, :]])
+    made *= (balances / units[..., None])[..., None]
+    combined = _Combined(deltas, *_combinations(sizes, made))
+    least = squares[np.arange(len(deltas)), np.maximum(kept - 1, 0)]
     out: list[_Solved] = []
     for i, (delta, n, exact) in enumerate(zip(deltas, kept.tolist(), (least >= _PRECISE).tolist(), strict=True)):
         if n and exact:
-            out.append(_Solved(delta, spectra[i, :n], partial(_combine, delta, make_u[i], make_v[i])))
+            out.append(_Solved(delta, spectra[i, :n], combined, i))
         elif n:
             out += _by_qr([delta])
     return out
 
 
-def _grams(deltas: list[Delta]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """up^T up and down down^T of each, [n, r, r]; one site at a time, whose float64 copies stay in the processor's cache."""
+def _grams(deltas: list[Delta]) -> NDArray[np.float64]:
+    """up^T up and down down^T of each, [2, n, r, r]; some small sites at a time."""
     d_out, rank, d_in = _shapes(deltas[0])
-    up, down = np.empty((d_out, rank)), np.empty((rank, d_in))
-    gram_up, gram_down = np.empty((2, len(deltas), rank, rank))
-    for i, delta in enumerate(deltas):
-        up[...], down[...] = delta.up, delta.down
-        np.matmul(up.T, up, out=gram_up[i])
-        np.matmul(down, down.T, out=gram_down[i])
-    return gram_up, gram_down
+    step = min(len(deltas), max(1, _TOGETHER // (rank * (d_out + d_in))))
+    up, down = np.empty((step, d_out, rank)), np.empty((step, rank, d_in))
+    grams = np.empty((2, len(deltas), rank, rank))
+    for start in range(0, len(deltas), step):
+        some = deltas[start : start + step]
+        for i, delta in enumerate(some):
+            up[i], down[i] = delta.up, delta.down
+        ups, downs, here = up[: len(some)], down[: len(some)], slice(start, start + len(some))
+        np.matmul(ups.transpose(0, 2, 1), ups, out=grams[0, here])
+        np.matmul(downs, downs.transpose(0, 2, 1), out=grams[1, here])
+    return grams
 
 
-def _combinations(sizes: NDArray[np.float64], rows: NDArray[np.float64]) -> list[_Combination]:
-    """What each site's directions are made of: ``rows`` [n, r, k] combine vectors of ``sizes`` [n, r]."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Combinations:
+    """[n, k, r] what unit directions are made of, in float64 and in float32, and for how many of the first float32 will do."""
+
+    wide: NDArray[np.float64]
+    narrow: FloatArray
+    first: Sequence[int]
+
+    def of(self, places: Sequence[int], vectors: Sequence[FloatArray], k: int) -> FloatArray:
+        """The first k combinations of each site's vectors [r, d], as [n, k, d]: one array for all costs half of many."""
+        made = np.empty((len(places), k, vectors[0].shape[1]), np.float32)
+        for place, some, rows in zip(places, vectors, made, strict=True):
+            if k <= self.first[place] and some.dtype == np.float32:
+                np.matmul(self.narrow[place, :k], some, out=rows)
+            else:
+                rows[...] = self.wide[place, :k] @ some.astype(np.float64)
+        return made
+
+
+def _combinations(sizes: NDArray[np.float64], rows: NDArray[np.float64]) -> Iterator[_Combinations]:
+    """What each site's directions are made of, U's and V's: ``rows`` [2, n, r, k] combine vectors of ``sizes`` [2, n, r]."""
     parts = np.abs(rows)
-    terms = (sizes[:, None, :] @ parts)[:, 0]
-    narrow = (terms <= _CANCELS) & (parts.max(axis=1) < _LARGEST)
-    first = np.where(narrow.all(axis=1), narrow.shape[1], narrow.argmin(axis=1))
-    across = rows.transpose(0, 2, 1)
-    return list(zip(across, across.astype(np.float32), first.tolist(), strict=True))
+    terms = (sizes[..., None, :] @ parts)[..., 0, :]
+    narrow = (terms <= _CANCELS) & (parts.max(axis=2) < _LARGEST)
+    first = np.where(narrow.all(axis=2), narrow.shape[2], narrow.argmin(axis=2))
+    across = rows.transpose(0, 1, 3, 2)
+    return map(_Combinations, across, across.astype(np.float32), first.tolist())
 
 
-def _combine(delta: Delta, make_u: _Combination, make_v: _Combination, k: int) -> tuple[FloatArray, FloatArray]:
-    """U [d_out, k] and V [d_in, k], column by column in memory, as they are quantised."""
-    return _product(make_u, delta.up.T, k).T, _product(make_v, delta.down, k).T
+@dataclass(frozen=True, slots=True, eq=False)
+class _Combined:
+    """Directions that are combinations of the columns of up and of the rows of down."""
+
+    deltas: Sequence[Delta]
+    make_u: _Combinations
+    make_v: _Combinations
+
+    def make(self, places: Sequence[int], k: int) -> Iterable[tuple[FloatArray, FloatArray]]:
+        deltas = [self.deltas[place] for place in places]
+        us = self.make_u.of(places, [delta.up.T for delta in deltas], k)
+        return zip(us, self.make_v.of(places, [delta.down for delta in deltas], k), strict=True)
 
 
-def _product(make: _Combination, vectors: FloatArray, k: int) -> FloatArray:
-    wide, narrow, first = make
-    if k <= first and vectors.dtype == np.float32:
-        return narrow[:k] @ vectors
-    return (wide[:k] @ vectors.astype(np.float64)).astype(np.float32)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Made:
+    """The directions of one site, U [d_out, n] and V [d_in, n], as they are."""
+
+    u: FloatArray
+    v: FloatArray
+
+    def make(self, places: Sequence[int], k: int) -> Iterable[tuple[FloatArray, FloatArray]]:  # noqa: ARG002
+        # Copies, so that what is left out does not stay in memory behind a view.
+        return [(self.u.T[:k].copy(), self.v.T[:k].copy())]
 
 
 def _dense(deltas: list[Delta]) -> list[_Solved]:
@@ -265,7 +313,7 @@ def _dense(deltas: list[Delta]) -> list[_Solved]:
             small = x[i, :, ::-1][:, :k]
             large = updates[i] @ small / values[i, :k]
             u, v = (small, large) if turned else (large, small)
-            out.append(_Solved(delta, spectrum, partial(_first, u.astype(np.float32), v.astype(np.float32))))
+            out.append(_Solved(delta, spectrum, _Made(u.astype(np.float32), v.astype(np.float32))))
     return out
 
 
@@ -289,7 +337,7 @@ def _by_qr(deltas: list[Delta]) -> list[_Solved]:
         k = min(len(spectrum), MAX_RANK)
         u = (q_up[i] @ left[i, :, :k]).astype(np.float32)
         v = (q_down[i] @ right[i, :k].T).astype(np.float32)
-        out.append(_Solved(delta, spectrum, partial(_first, u, v)))
+        out.append(_Solved(delta, spectrum, _Made(u, v)))
     return out
 
 
@@ -300,11 +348,6 @@ def _spectrum(delta: Delta, values: NDArray[np.float64]) -> FloatArray:
     _finite(delta, spectrum)
     kept: FloatArray = spectrum[spectrum > TOLERANCE * spectrum[0]]
     return kept
-
-
-def _first(u: FloatArray, v: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:
-    # Copies, so that what is left out does not stay in memory behind a view.
-    return u[:, :k].copy(order="F"), v[:, :k].copy(order="F")
 
 
 def _all_finite(deltas: Sequence[Delta], values: NDArray[Any]) -> None:

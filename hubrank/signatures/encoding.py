@@ -14,6 +14,7 @@ Quantising a unit column to int8 moves a cosine by less than 0.01.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +23,16 @@ from hubrank.errors import StoreDamagedError
 from hubrank.types import Factors, Signature, Site
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from hubrank.types import FloatArray, Int8Array
 
 __all__ = ["SIGNATURE_FORMAT", "decode_signature", "encode_signature", "quantise"]
 
 SIGNATURE_FORMAT = 1
+
+_TOGETHER = 1 << 18
+"""Numbers of several small sites that are quantised at once."""
 
 
 def quantise(columns: FloatArray) -> tuple[Int8Array, FloatArray]:
@@ -46,31 +52,48 @@ def _quantise(rows: FloatArray, out: Int8Array) -> FloatArray:
     return scales
 
 
+def _side(columns: Sequence[FloatArray]) -> tuple[Int8Array, FloatArray]:
+    """The columns of all sites, each [k, d], as flat int8 and their scales; neighbours of one length in one batch."""
+    codes, scales, at = np.empty(sum(rows.size for rows in columns), np.int8), [], 0
+    for batch in _batches(columns):
+        rows = np.concatenate(batch) if len(batch) > 1 else batch[0]
+        scales.append(_quantise(rows, codes[at : at + rows.size].reshape(rows.shape)))
+        at += rows.size
+    return codes, np.concatenate(scales)
+
+
+def _batches(columns: Sequence[FloatArray]) -> Iterator[list[FloatArray]]:
+    batch: list[FloatArray] = []
+    numbers = 0
+    for rows in columns:
+        if batch and (rows.shape[1] != batch[0].shape[1] or numbers + rows.size > _TOGETHER):
+            yield batch
+            batch, numbers = [], 0
+        batch.append(rows)
+        numbers += rows.size
+    if batch:
+        yield batch
+
+
 def encode_signature(signature: Signature) -> bytes:
     """The bytes that the store keeps."""
     from safetensors.numpy import save
 
     factors = signature.factors
-    sites, scales = [], {"u_scale": [], "v_scale": []}  # type: ignore[var-annotated]
-    codes = {
-        "u": np.empty(sum(f.u.size for f in factors), np.int8),
-        "v": np.empty(sum(f.v.size for f in factors), np.int8),
-    }
-    at = {"u": 0, "v": 0}
-    for f in factors:
-        site = f.site
-        shape = [f.u.shape[0], f.v.shape[0], len(f.s), len(f.spectrum)]
-        sites.append([site.stack, site.layer, site.module, site.reads, site.writes, *shape])
-        for side, columns in (("u", f.u), ("v", f.v)):
-            start, at[side] = at[side], at[side] + columns.size
-            out = codes[side][start : at[side]].reshape(columns.T.shape)
-            scales[f"{side}_scale"].append(_quantise(columns.T, out))
-    tensors = {
-        **codes,
-        **{name: np.concatenate(arrays) for name, arrays in scales.items()},
+    u, u_scale = _side([f.u.T for f in factors])
+    v, v_scale = _side([f.v.T for f in factors])
+    tensors: dict[str, NDArray[Any]] = {
+        "u": u,
+        "v": v,
+        "u_scale": u_scale,
+        "v_scale": v_scale,
         "s": np.concatenate([f.s for f in factors]),
         "spectrum": np.concatenate([f.spectrum for f in factors]),
     }
+    sites = []
+    for f in factors:
+        shape = (f.u.shape[0], f.v.shape[0], len(f.s), len(f.spectrum))
+        sites.append([f.site.stack, f.site.layer, f.site.module, f.site.reads, f.site.writes, *shape])
     return save(tensors, metadata={"hubrank": json.dumps({"format": SIGNATURE_FORMAT, "sites": sites})})
 
 

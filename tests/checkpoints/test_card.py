@@ -68,6 +68,13 @@ def test_without_front_matter_nothing_is_known(readme):
     assert card_facts(front_matter(readme)) == CardFacts()
 
 
+def test_what_was_read_of_a_card_cannot_be_changed_for_the_next_that_says_the_same():
+    front = front_matter(CARD.encode())
+    with pytest.raises(TypeError):
+        front["license"] = "none"  # type: ignore[index]
+    assert front_matter(CARD.encode()) == front
+
+
 @pytest.mark.parametrize(
     "yaml",
     [

@@ -201,6 +201,45 @@ def test_only_wanted_ranges_are_read_in_the_order_of_the_file():
         assert np.array_equal(read[name], np.arange(first[name], first[name] + 64, dtype=np.float32))
 
 
+def test_small_neighbours_of_one_dtype_come_in_one_read(monkeypatch):
+    monkeypatch.setattr("hubrank.checkpoints.safetensors_file._TOGETHER", 64)
+    sizes = {
+        "a": ("F32", 8),
+        "b": ("F32", 8),
+        "c": ("F32", 8),
+        "h": ("F16", 4),
+        "e": ("F32", 0),
+        "d": ("F32", 40),
+        "f": ("F32", 4),
+    }
+    header, data = {}, b""
+    rng = np.random.default_rng(0)
+    values = {}
+    for name, (dtype, count) in sizes.items():
+        values[name] = rng.standard_normal(count).astype(np.float32 if dtype == "F32" else np.float16)
+        header[name] = entry(dtype, [2, count // 2], [len(data), len(data) + values[name].nbytes])
+        data += values[name].tobytes()
+    reads = []
+    file = opened(assemble(header, data), reads)
+    del reads[:]
+    read = file.read(sizes)
+    where = {name: (info.start, info.stop) for name, info in file.tensors.items()}
+    runs = [("a", "b"), ("c", "c"), ("h", "h"), ("e", "e"), ("d", "d"), ("f", "f")]
+    assert reads == [(where[first][0], where[last][1]) for first, last in runs]
+    for name, tensor in read.items():
+        assert np.array_equal(tensor, values[name].astype(np.float32).reshape(2, -1))
+    read["a"][...] = 0
+    assert np.array_equal(read["b"], values["b"].reshape(2, -1))
+
+
+def test_the_same_header_on_files_of_two_sizes_is_checked_for_each():
+    raw = one()
+    assert set(opened(raw).tensors) == {"w"}
+    with pytest.raises(AdapterError):
+        opened(raw + b"\0")
+    assert set(opened(raw).tensors) == {"w"}
+
+
 def test_nothing_wanted_reads_nothing():
     reads = []
     file = opened(one(), reads)

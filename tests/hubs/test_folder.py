@@ -141,6 +141,23 @@ def test_what_a_listing_hashed_is_hashed_again_only_where_the_file_may_be_anothe
     assert hashed == [weights.name]
 
 
+@pytest.mark.parametrize("block", [1, 7, 1 << 22])
+def test_a_file_longer_than_a_block_is_hashed_whole(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("hubrank.hubs.folder._BLOCK", block)
+    for size in (0, 6, 7, 8, 100):
+        (tmp_path / "w.bin").write_bytes(bytes(range(size)))
+        (found,) = FolderBundle(tmp_path).current_hashes(["w.bin"]).values()
+        assert found == f"sha256:{hashlib.sha256(bytes(range(size))).hexdigest()}"
+
+
+def test_a_marker_that_is_a_folder_marks_nothing(tmp_path):
+    mark(tmp_path / "org" / "a")
+    (tmp_path / "org" / "b" / "adapter_config.json").mkdir(parents=True)
+    (tmp_path / "org" / "c").mkdir()
+    (tmp_path / "org" / "c" / "hubrank.json").symlink_to(tmp_path / "org")
+    assert listed(tmp_path) == [("org/a", None)]
+
+
 def test_a_listing_says_sizes_and_where(tmp_path):
     folder = write_lora(tmp_path / "org" / "a")
     hub = FolderHub(tmp_path)

@@ -210,7 +210,7 @@ def test_columns_of_zeros_and_copies_of_columns_add_nothing(where):
 def test_many_sites_are_taken_in_portions(monkeypatch):
     deltas = [delta(site_of(f"layers.{i}.q"), *random_factors(i)) for i in range(7)]
     whole = {f.site: f for f in canonical_factors(deltas)}
-    for name, value in (("_MAX_SITES", 3), ("_MAX_NUMBERS", 130)):
+    for name, value in (("_TOGETHER", 250), ("_MAX_SITES", 3), ("_MAX_NUMBERS", 130)):
         monkeypatch.setattr(f"hubrank.signatures.canonical.{name}", value)
         for f in canonical_factors(deltas):
             np.testing.assert_allclose(dense(f), dense(whole[f.site]), atol=1e-5)

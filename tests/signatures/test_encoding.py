@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
+from hubrank.checkpoints.architectures import site_of
 from hubrank.errors import StoreDamagedError
 from hubrank.signatures.encoding import decode_signature, encode_signature, quantise
 from hubrank.signatures.views import THREE_VIEWS, similarity
 from hubrank.types import Signature
-from tests.builders import random_signature
+from tests.builders import delta, random_factors, random_signature, sign
 
 
 @given(seed=st.integers(0, 10**6), rank=st.integers(1, 5), d_out=st.integers(1, 30), d_in=st.integers(1, 30))
@@ -45,6 +46,20 @@ def test_a_stored_signature_is_as_similar_as_the_fresh_one(seed, rank):
 def test_encoding_twice_loses_nothing_more():
     data = encode_signature(random_signature(0))
     assert encode_signature(decode_signature(data)) == data
+
+
+@pytest.mark.parametrize("together", [1, 150, 1 << 18])
+def test_sites_that_are_quantised_together_have_the_bytes_of_each_alone(together, monkeypatch):
+    monkeypatch.setattr("hubrank.signatures.encoding._TOGETHER", together)
+    shapes = [(2, 16, 24), (3, 16, 24), (1, 16, 8), (4, 40, 8), (2, 16, 8)]
+    signature = sign(
+        [delta(site_of(f"layers.{i}.q"), *random_factors(i, rank=r, d_out=o, d_in=d)) for i, (r, o, d) in enumerate(shapes)]
+    )
+    stored = load(encode_signature(signature))
+    for side in ("u", "v"):
+        alone = [quantise(getattr(factors, side)) for factors in signature.factors]
+        assert np.array_equal(stored[side], np.concatenate([codes.T.ravel() for codes, _ in alone]))
+        assert np.array_equal(stored[f"{side}_scale"], np.concatenate([scales for _, scales in alone]))
 
 
 def test_truncated_factors_keep_their_whole_spectrum():
