@@ -48,6 +48,7 @@ from hubrank.hubs.folder import FolderHub
 from hubrank.hubs.protocol import Listing, Query
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.signatures.encoding import encode_signature
+from hubrank.signatures.threads import one_thread
 
 SMALL = 8  # adapters a folder; the large ones stand alone
 ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
@@ -98,6 +99,11 @@ def quiet() -> Iterator[None]:
 
 def ingest(folder: Path) -> int:
     """Bytes of the signatures of every adapter in a folder, by the package's own path: listed in one thread, read in another."""
+    with one_thread():  # as in a sync, around all of it
+        return _ingest(folder)
+
+
+def _ingest(folder: Path) -> int:
     hub = FolderHub(folder)
     listings: SimpleQueue[Listing | None] = SimpleQueue()
 
