@@ -195,12 +195,28 @@ def verdict(evidence: Evidence) -> str:
     said, auroc = evidence.at("verdict/said_related"), evidence.at("verdict/auroc")
     figure = next(iter(auroc))
     rows = [
-        [zoo, *(f"{100 * said[zoo][what]:.0f} %" for what in ("same task", "family only", "nothing"))]
-        + [f"{auroc[figure][f'{zoo}, {what}']:.2f}" for what in ("same task", "family only")]
-        for zoo in said
+        [
+            zoo,
+            *(f"{100 * share:.0f} %" for share in shares.values()),
+            *(f"{auroc[figure][f'{zoo}, {what}']:.2f}" for what in list(shares)[:2]),
+            f"{auroc[figure][zoo]:.2f}",
+        ]
+        for zoo, shares in said.items()
     ]
-    heads = ["zoo", "said related: same task", "family only", "nothing related", "AUROC, same task", "AUROC, family only"]
-    return table(heads, rows)
+    heads = ["zoo", "said related: same task", "no more than the family; no kin", "nothing"]
+    return table([*heads, "AUROC, same task", "the second alone", "both"], rows)
+
+
+def chosen(evidence: Evidence) -> str:
+    """The shipped default beside what a nested choice takes, on both sets of sources."""
+    rows = []
+    for group in ("first", "second"):
+        found = evidence.at(f"choose/{group}")
+        for what in ("shipped", "averaged", "nested", "best in sample"):
+            cells = [f"{value:.1f}" for name, value in found[what].items() if name != "candidate"]
+            about = f" ({found[what]['candidate']})" if "candidate" in found[what] else ""
+            rows.append([f"{group} set, {found['targets']} targets", what + about, *cells])
+    return table(["sources", "ranking", "regret@1", "@3", "without kin: @1", "@3"], rows)
 
 
 TABLES: Mapping[str, Callable[[Evidence], str]] = {
@@ -214,4 +230,5 @@ TABLES: Mapping[str, Callable[[Evidence], str]] = {
     "targets": targets,
     "hubs": hubs,
     "verdict": verdict,
+    "chosen": chosen,
 }

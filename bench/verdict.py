@@ -194,14 +194,27 @@ def summary(questions: Sequence[Question]) -> dict[str, dict[str, float]]:
     return out
 
 
+def second_seed(questions: Sequence[Question]) -> dict[str, float]:
+    """AUROC of the verdict's figure over targets tuned from the other seeds than the first, which it was chosen on."""
+    rest = [q for q in questions if q.seed != min(other.seed for other in questions)]
+    out = {}
+    for truth in ("by family, same task", BY_TRANSFER):
+        asked = [q for q in rest if (q.zoo == BY_TRANSFER) is (truth == BY_TRANSFER)]
+        related = [q for q in asked if q.related and (q.same_task or truth == BY_TRANSFER)]
+        values = [[next(iter(q.figures.values())) for q in some] for some in (related, [q for q in asked if not q.related])]
+        if all(values):
+            out[truth] = round(auroc(*values), 3)
+    return out
+
+
 def said_related(questions: Sequence[Question]) -> dict[str, dict[str, float]]:
     """How often the verdict says that something is related, by what is."""
     out: dict[str, dict[str, float]] = {}
     for zoo in ("example zoo", "one a task", BY_TRANSFER):
         asked = [q for q in questions if q.zoo == zoo]
         kinds = {
-            "same task": [q for q in asked if q.same_task],
-            "family only": [q for q in asked if q.related and not q.same_task],
+            "same task": [q for q in asked if q.related and q.same_task],
+            "family only" if zoo != BY_TRANSFER else "no kin": [q for q in asked if q.related and not q.same_task],
             "nothing": [q for q in asked if not q.related],
         }
         out[zoo] = {
@@ -213,24 +226,24 @@ def said_related(questions: Sequence[Question]) -> dict[str, dict[str, float]]:
 
 
 def bar_held_out(questions: Sequence[Question]) -> dict[str, float | list[float]]:
-    """The verdict's bar chosen without each target, and what it then says of that target; both zoos together.
+    """The verdict's bar chosen without each target, by measured transfer, and what it then says of that target.
 
-    Chosen for the mean of the two rates, over questions of the same task and of nothing.
+    Chosen for the mean of two rates: of zoos in which something helps that are told so, and of the others that are.
     """
     values = np.array([next(iter(q.figures.values())) for q in questions])
-    same, nothing = (np.array([q.same_task for q in questions]), np.array([not q.related for q in questions]))
+    helps = np.array([q.related for q in questions])
     tasks, said, bars = np.array([q.task for q in questions]), np.zeros(len(questions), bool), []
     for task in sorted(set(tasks)):
         rest = tasks != task
-        steps = np.unique(values[rest & (same | nothing)])
+        steps = np.unique(values[rest])
         between = (steps[1:] + steps[:-1]) / 2
-        gains = [(values[rest & same] >= bar).mean() - (values[rest & nothing] >= bar).mean() for bar in between]
+        gains = [(values[rest & helps] >= bar).mean() - (values[rest & ~helps] >= bar).mean() for bar in between]
         bars.append(float(between[int(np.argmax(gains))]))
         said[tasks == task] = values[tasks == task] >= bars[-1]
     return {
         "bars": [round(min(bars), 3), round(max(bars), 3)],
-        "same task": round(float(said[same].mean()), 3),
-        "nothing": round(float(said[nothing].mean()), 3),
+        "helps": round(float(said[helps].mean()), 3),
+        "nothing": round(float(said[~helps].mean()), 3),
     }
 
 
@@ -313,8 +326,9 @@ def main() -> None:
             for truth in ("by family", BY_TRANSFER)
         },
         "bar": BAR,
+        "auroc_second_seed": second_seed(questions),
         "said_related": said_related(questions),
-        "bar_held_out": bar_held_out([q for q in questions if q.zoo != BY_TRANSFER]),
+        **({"bar_held_out": bar_held_out(measured)} if (measured := [q for q in questions if q.zoo == BY_TRANSFER]) else {}),
         "auroc": summary(questions),
     }
     if options.tuned is None:

@@ -1,8 +1,9 @@
 """Write docs/method.md from its template and the results in bench/: ``python docs/render_method.py``; ``make docs`` runs it.
 
-In docs/method.template.md ``{{table NAME}}`` stands for a table of bench/method_tables.py, ``{{PATH}}`` for a figure by its way
-through bench/results, as in ``{{verdict/bar}}``, with a format after a bar: ``{{PATH | interval}}`` for a mean with bounds in
-percent, ``{{PATH | .1%}}`` or ``{{PATH | .2f}}`` for a number, ``{{PATH | len}}`` for how many there are.
+In docs/method.template.md ``{{table NAME}}`` stands for a table of bench/method_tables.py, ``{{PATH}}`` for a figure by its
+way through bench/results, as in ``{{verdict/bar}}``, with a format after a bar: ``{{PATH | interval}}`` for a mean with bounds
+in percent (``{{PATH | plain interval}}`` where the results are in percent already), ``{{PATH | .1%}}`` or ``{{PATH | .2f}}``
+for a number, ``{{PATH | len}}`` for how many there are.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def _filled(field: str, evidence: Evidence) -> str:
     match form:
         case "interval":
             return interval(found)
+        case "plain interval":
+            return interval([value / 100 for value in found])
         case "len":
             return str(len(found))
         case _:
