@@ -81,9 +81,8 @@ class Workbench:
             return sources.train_lora(source, self._base, self._texts, folder)
         if source.shape.method == "bottleneck":
             splits = [tuple(read_rows(self._texts, source.task, split)) for split in ("train", "test")]
-            task = classify.prepare(
-                torch, self._tokenizer, source.task, Draw(splits[0], splits[1], {}), self._bert.hidden, self.device
-            )
+            draw = Draw(splits[0], splits[1], {})
+            task = classify.prepare(torch, self._tokenizer, source.task, draw, hidden=self._bert.hidden, device=self.device)
             return sources.train_bottleneck(source, self._bottleneck, task, folder, self.device)
         rows = [tuple(self._qa_rows[source.task][1]), tuple(qa.read_qa(self._questions, source.task, "dev"))[: qa.TEST_ROWS]]
         spans = [qa.encode_spans(torch, self._tokenizer, part, self.device) for part in rows]

@@ -18,7 +18,7 @@ def bench():
     """The scripts as modules; they import each other by name, as scripts in one folder do."""
     before = set(sys.modules)
     sys.path[:0] = FOLDERS
-    names = ("plan", "overlap", "ledger", "qa", "summarise", "run", "stacked", "classify")
+    names = ("plan", "overlap", "ledger", "qa", "summarise", "run", "stacked", "classify", "workbench")
     yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
     sys.path[:] = [path for path in sys.path if path not in FOLDERS]
     for name in set(sys.modules) - before:
