@@ -12,13 +12,14 @@ For each target the example zoo is searched twice with one seed: to the end of t
               busy machine these compare, and the others do not
 
 The alternatives in the same run tune the same base on the same rows with the same method, size, steps and rates, in batches
-of the same size, for ``--steps`` steps each, tokenising included: ``transformers.Trainer`` on a peft LoRA, and
-``adapters.AdapterTrainer`` on a bottleneck against hubrank's own loop on one; in bfloat16, as hubrank's loop, and as the
-trainers do if nobody asks (float32). Loop and trainer run for two steps before anything is counted.
+of the same size, for ``--steps`` steps each, tokenising included, and from random starts: ``transformers.Trainer`` on a peft
+LoRA, and ``adapters.AdapterTrainer`` on a bottleneck against hubrank's own loop on one; as the trainers do if nobody asks
+(float32), and in bfloat16 where the device has units for it, as hubrank's loop. Loop and trainer run for two steps before
+anything is counted.
 
 FLOPs are two for each weight of the layers and token forward, and as many backward for the activations; those of the frozen
-weights' own gradients are never computed. Utilisation is of the fastest product of two square bfloat16 matrices in the same
-run; on a CPU both in processor seconds.
+weights' own gradients are never computed. Utilisation is of the fastest product of two square matrices in the precision of
+the loop in the same run; on a CPU both in processor seconds.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from hubrank.ranking.runs import Runs
 from hubrank.ranking.search import SearchSettings
 from hubrank.ranking.stability import AGREEMENT, LEAST_STEPS, PERSISTENCE, WINDOW, rbo
 from hubrank.target.base import find_base, load_base
-from hubrank.target.frameworks import import_adapters, import_torch, import_transformers
+from hubrank.target.frameworks import bfloat16_pays, import_adapters, import_torch, import_transformers
 from hubrank.target.methods import Placement, attach
 from hubrank.target.objectives import SIZES
 from hubrank.target.rows import read_target
@@ -156,18 +157,20 @@ def trainer_loop(target: Target, placement: Placement, device: str, steps: int, 
 
 
 def compare_loops(target: Target, placement: Placement, device: str, steps: int) -> dict[str, Cost]:
-    """Hubrank's loop, the trainer of the method's library in bfloat16, and with its own defaults."""
+    """Hubrank's loop, the trainer of the method's library in bfloat16 if that pays, and with its own defaults."""
+    half = {"trainer_bf16": trainer_loop(target, placement, device, steps, bf16=True)} if bfloat16_pays(device) else {}
     return {
         "hubrank": own_loop(target, placement, device, steps),
-        "trainer_bf16": trainer_loop(target, placement, device, steps, bf16=True),
+        **half,
         "trainer_defaults": trainer_loop(target, placement, device, steps, bf16=False),
     }
 
 
 def peak(device: str, size: int) -> float:
-    """FLOP/s of the fastest of ten products of two square bfloat16 matrices."""
+    """FLOP/s of the fastest of ten products of two square matrices, in the precision that targets are tuned in."""
     torch = import_torch()
-    left, right = (torch.randn(size, size, device=device).to(torch.bfloat16) for _ in range(2))
+    kind = torch.bfloat16 if bfloat16_pays(device) else torch.float32
+    left, right = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
     costs = []
     for _ in range(10):
         clock = Clock(device)
@@ -228,7 +231,7 @@ def main() -> None:
             targets = targets_of(options)
             for placement in placements.values():  # so that nobody's first run pays for what libraries load late
                 own_loop(targets[0][1], placement, device, 2)
-                trainer_loop(targets[0][1], placement, device, 2, bf16=True)
+                trainer_loop(targets[0][1], placement, device, 2, bf16=bfloat16_pays(device))
             fastest = peak(device, 2048 if device == "cpu" else 8192)
             for name, target in targets:
                 loops = {method: compare_loops(target, placement, device, steps) for method, placement in placements.items()}
@@ -239,10 +242,12 @@ def main() -> None:
                     "rows": len(target),
                     **search_twice(target, zoo, device),
                     "loops": {method: {which: c.json() for which, c in costs.items()} for method, costs in loops.items()},
-                    "trainer_bf16_over_hubrank": part(loops["lora"], device, "trainer_bf16"),
-                    "trainer_defaults_over_hubrank": part(loops["lora"], device, "trainer_defaults"),
-                    "adapter_trainer_bf16_over_hubrank": part(loops["bottleneck"], device, "trainer_bf16"),
-                    "adapter_trainer_defaults_over_hubrank": part(loops["bottleneck"], device, "trainer_defaults"),
+                    **{
+                        f"{what}{which}_over_hubrank": part(loops[method], device, which)
+                        for what, method in (("", "lora"), ("adapter_", "bottleneck"))
+                        for which in loops[method]
+                        if which != "hubrank"
+                    },
                     "flop_utilisation": round(rate / fastest, 3),
                 }
                 print(name, json.dumps(results[name]), flush=True)
@@ -273,7 +278,8 @@ def report(results: dict[str, Any], options: argparse.Namespace, fastest: float)
             "processor": platform.machine(),
             "threads": import_torch().get_num_threads(),
             "load": round(os.getloadavg()[0], 1),
-            "peak_bf16_flops": round(fastest),
+            "precision": "bfloat16" if bfloat16_pays(options.device) else "float32",
+            "peak_flops": round(fastest),
         },
     }
 
