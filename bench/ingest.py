@@ -8,7 +8,7 @@ Synthetic files of real shapes, in a temporary folder, in the state of a warm pa
 - Pfeiffer adapter with bottleneck 48 of RoBERTa-base, float32, as the adapters library saves it (.bin);
 - LoRA r=16 on all seven linear modules of LLaMA-3-8B (32 layers, d 4096, ffn 14336, kv 1024), in bf16 and in fp16.
 
-``hubrank`` is the package's own path: FolderHub's listing with its hash of every file, in threads of its own as in a sync;
+``hubrank`` is the package's own path: FolderHub's listing with its hash of every file, in a thread of its own as in a sync;
 read_adapters, sign_adapter, encode_signature and the hashes that go on record, in another. The adapters of a folder are of
 one shape, as those that somebody trained in one way, so that the header of their weights and the front matter of their cards
 are parsed once in all. Beside it, one after the other in every run: (a) only the tensors that hubrank uses, loaded with safetensors

@@ -14,7 +14,6 @@ from operator import attrgetter
 from pathlib import Path
 
 from hubrank.errors import AdapterError, HubError
-from hubrank.hubs.ahead import ahead
 from hubrank.hubs.protocol import Listing, Query, Traffic
 
 __all__ = ["FolderBundle", "FolderHub"]
@@ -26,7 +25,6 @@ _DEPTH = 6
 _SKIPPED_FOLDERS = ("checkpoint-", ".", "__pycache__")
 _NO_WEIGHTS = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state(_\d+)?)\.(pt|bin|pth)")
 _HASHED = (".json", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".md")
-_HASHERS = 2  # folders that are hashed while whoever asked reads another: hashing is most of what an unchanged folder costs
 # Read and hashed at once, which most adapters are: whoever hashes in one thread asks for the interpreter's lock twice a
 # block, and another thread may hold it for milliseconds.
 _BLOCK = 1 << 22
@@ -58,25 +56,8 @@ class FolderHub:
         Raises:
             HubError: a folder under it cannot be listed; raised last, when all the others have been.
         """
-        faults: list[str] = []
-        for found, hashed in ahead(_hash_all, self._found(query, faults), threads=_HASHERS):
-            self._seen[str(found.folder)] = hashed.seen
-            if len(self._seen) > _MOST_SEEN:
-                self._seen.pop(next(iter(self._seen)))
-            yield Listing(found.repo, hashed.revision, found.subfolder, found.files, location=str(found.folder))
-        if faults:
-            more = f", nor can {len(faults) - 1:,} more" if len(faults) > 1 else ""
-            raise HubError(f"{faults[0]}{more}; check permissions, or move it out of the hub")
-
-    def open(self, listing: Listing) -> FolderBundle:
-        """The files of one adapter."""
-        if listing.location is None:
-            raise HubError(f"{listing.repo}: not from a folder")
-        return FolderBundle(Path(listing.location), self._seen.get(listing.location, {}))
-
-    def _found(self, query: Query, faults: list[str]) -> Iterator[_Found]:
-        """What there is to list, before any of it is read."""
         repos: set[str] = set()
+        faults: list[str] = []
         for folder in self._adapter_folders(faults):
             repo, subfolder = self._identity(folder.parts)
             if query.limit is not None and repo not in repos and len(repos) >= query.limit:
@@ -87,7 +68,17 @@ class FolderHub:
             except OSError as error:
                 faults.append(f"{folder.path}: cannot be listed ({error.strerror})")
                 continue
-            yield _Found(repo, subfolder, Path(folder.path), files)
+            revision = self._revision(Path(folder.path), files)
+            yield Listing(repo, revision, subfolder, files, location=folder.path)
+        if faults:
+            more = f", nor can {len(faults) - 1:,} more" if len(faults) > 1 else ""
+            raise HubError(f"{faults[0]}{more}; check permissions, or move it out of the hub")
+
+    def open(self, listing: Listing) -> FolderBundle:
+        """The files of one adapter."""
+        if listing.location is None:
+            raise HubError(f"{listing.repo}: not from a folder")
+        return FolderBundle(Path(listing.location), self._seen.get(listing.location, {}))
 
     def _adapter_folders(self, faults: list[str]) -> Iterator[_Folder]:
         """Every folder that holds an adapter, each read once, before those below it."""
@@ -119,6 +110,24 @@ class FolderHub:
             return "/".join((self.root.name, *parts)) if parts else f"{self.root.parent.name}/{self.root.name}", None
         return "/".join(parts[:2]), "/".join(parts[2:]) or None
 
+    def _revision(self, folder: Path, files: dict[str, int]) -> str:
+        digest = hashlib.sha1(usedforsecurity=False)
+        seen: dict[str, _Seen] = {}
+        for name in sorted(files):
+            # Often most of a folder's bytes; where weights came without a config, their file may be called anything.
+            if not name.endswith(_HASHED) or (_NO_WEIGHTS.fullmatch(name) and "hubrank.json" not in files):
+                continue
+            digest.update(f"{name}\0{files[name]}\0".encode("utf-8", "surrogateescape"))
+            try:
+                seen[name] = _hashed(folder / name)
+                digest.update(seen[name].sha256.encode())
+            except OSError as error:
+                digest.update(f"unreadable {error.errno}".encode())
+        self._seen[str(folder)] = seen
+        if len(self._seen) > _MOST_SEEN:
+            self._seen.pop(next(iter(self._seen)))
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
@@ -127,24 +136,6 @@ class _Folder:
     path: str
     parts: tuple[str, ...]
     entries: list[os.DirEntry[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """An adapter's folder, and the sizes of its files by name."""
-
-    repo: str
-    subfolder: str | None
-    folder: Path
-    files: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Hashed:
-    """The content of a folder when it was listed."""
-
-    revision: str
-    seen: dict[str, _Seen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,23 +224,6 @@ def _is_folder(entry: os.DirEntry[str], *, links: bool) -> bool:
         return entry.is_dir(follow_symlinks=links)
     except OSError:
         return False
-
-
-def _hash_all(found: _Found) -> _Hashed:
-    """Read every file of a folder that may matter to its adapter."""
-    digest, files = hashlib.sha1(usedforsecurity=False), found.files
-    seen: dict[str, _Seen] = {}
-    for name in sorted(files):
-        # Often most of a folder's bytes; where weights came without a config, their file may be called anything.
-        if not name.endswith(_HASHED) or (_NO_WEIGHTS.fullmatch(name) and "hubrank.json" not in files):
-            continue
-        digest.update(f"{name}\0{files[name]}\0".encode("utf-8", "surrogateescape"))
-        try:
-            seen[name] = _hashed(found.folder / name)
-            digest.update(seen[name].sha256.encode())
-        except OSError as error:
-            digest.update(f"unreadable {error.errno}".encode())
-    return _Hashed(digest.hexdigest(), seen)
 
 
 def _hashed(path: Path) -> _Seen:
