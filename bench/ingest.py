@@ -370,7 +370,7 @@ def main() -> None:
     result = {
         "command": f"python bench/ingest.py --runs {options.runs}",
         "what": {
-            HUBRANK: "FolderHub listing with its hashes in threads; read_adapters, sign_adapter, encode_signature in another",
+            HUBRANK: "FolderHub listing with its hashes in one thread; read_adapters, sign_adapter, encode_signature in another",
             LISTING: "of that, the listing: every byte of the files is hashed, the head's too",
             TENSORS: "the tensors that hubrank uses, by safetensors; all of a .bin by torch.load(weights_only=True)",
             LIBRARY: "PeftModel.from_pretrained or load_adapter into a model that is there; 8B: base weights of stride 0",

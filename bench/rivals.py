@@ -298,7 +298,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     own = {one.name for one in ours}
     everything = np.ones(len(sources), dtype=bool)
     result: dict[str, Any] = {
-        "command": f"python bench/rivals.py --data DIR --work DIR --targets DIR --random-targets DIR --set {options.set} --steps {options.steps} --source-rows {options.source_rows}",
+        "command": command_of(options),
         "sources": list(transfer.sources),
         "targets": {target.name: {"seeds": len(target.complete), "sources": int(target.there.sum())} for target in whole},
         "left_out": dict(left_out),
@@ -310,6 +310,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         result[title] = figures(lines)
     result["values"] = briefly({one.name: values_of(one, transfer.sources) for one in ranked})
     return result
+
+
+def command_of(options: argparse.Namespace) -> str:
+    """The line that makes such a result again."""
+    folders = "--data DIR --work DIR --targets DIR" + (" --random-targets DIR" if options.random_targets is not None else "")
+    more = (" --values FILE.json" if options.values is not None else "") + (" --few-shot" if options.few_shot else "")
+    return f"python bench/rivals.py {folders} --set {options.set} --steps {options.steps} --source-rows {options.source_rows}{more}"
 
 
 def briefly(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

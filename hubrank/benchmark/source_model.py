@@ -16,7 +16,7 @@ from hubrank.checkpoints.architectures import site_of
 from hubrank.signatures.canonical import SHIFT
 from hubrank.target.architecture import architecture_of, longest_input
 from hubrank.target.batching import Batch, in_parts, sent
-from hubrank.target.frameworks import bfloat16_pays, import_torch
+from hubrank.target.frameworks import import_torch, in_bfloat16
 from hubrank.target.objectives import Reader
 from hubrank.target.objectives.inputs import encode, pooled_states
 
@@ -155,7 +155,7 @@ class SourceModel:
         encoded = encode(self._reader, texts, pairs)
         lengths = np.array([len(row) for row in encoded.ids])
         out: list[Any] = [None] * len(lengths)
-        kind, half = self._device.partition(":")[0], not precise and bfloat16_pays(self._device)
+        kind, half = self._device.partition(":")[0], not precise and in_bfloat16(self._model, self._device)
         with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=half):
             for rows in in_parts(np.argsort(lengths, kind="stable"), _ROWS):
                 states = self._pooled(torch, encoded.arrays(self._reader, rows.tolist()))

@@ -12,15 +12,16 @@ bench/rivals.py, 16 targets of 200 rows and two seeds, says what it is worth.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hubrank.target.batching import in_parts, sent
-from hubrank.target.frameworks import bfloat16_pays, import_torch
+from hubrank.target.frameworks import import_torch, in_bfloat16
 from hubrank.target.memory import is_out_of_memory, release
 
 if TYPE_CHECKING:
@@ -41,21 +42,30 @@ _MOST_NUMBERS = 1 << 27
 fitted to fewer rows."""
 _SKETCH = 4
 """Rows of a sketch for every direction that is wanted of it."""
+_ITERATIONS = 4
 _NOTHING = 1e-6
 """Singular values below this part of the largest are rounding."""
 
 
 def align(
-    attached: Attached, objective: Objective, *, width: int, device: str, batch_size: int, seed: int = 0
+    attached: Attached,
+    objective: Objective,
+    *,
+    width: int,
+    device: str,
+    batch_size: int,
+    seed: int = 0,
+    until: float | None = None,
 ) -> tuple[str, ...]:
     """Turn the A of every LoRA, in place, to the leading right singular vectors of the first gradient; B is left as it is.
 
-    Each A keeps its Frobenius norm, shared evenly among its rows. Does nothing to other methods. torch's random state is
-    neither read nor changed.
+    Each new row of an A has the root mean square of its rows' lengths. An A that no gradient reaches stays as it was drawn.
+    Does nothing to other methods. torch's random state is neither read nor changed.
 
     Args:
         width: of the last hidden states.
         seed: of the choice of rows, where there are more than ``BATCHES`` batches of them.
+        until: on the clock of ``time.perf_counter``, when to make do with the batches done, of which there is at least one.
 
     Returns:
         What the user should know: that it was not done, where the gradient needs more memory than there is.
@@ -66,7 +76,7 @@ def align(
         return ()
     chosen = np.sort(np.random.default_rng(seed).permutation(len(objective.lengths))[: BATCHES * batch_size])
     chosen = chosen[np.argsort(objective.lengths[chosen], kind="stable")]
-    training, size, run = attached.model.training, batch_size, _Run(torch, attached.model, objective, device)
+    training, size, run = attached.model.training, batch_size, _Run(torch, attached.model, objective, device, until)
     attached.model.eval()
     try:
         while True:
@@ -86,7 +96,8 @@ def align(
             parameter.grad = None
     with torch.no_grad():
         for site in sites:
-            site.turn(torch, gradients[site.name])
+            if site.name in gradients:  # a pooler's, say, whose output no loss looks at, has none
+                site.turn(torch, gradients[site.name])
     return ()
 
 
@@ -103,11 +114,12 @@ class _Site:
         if not bool(torch.isfinite(gradient).all()) or not bool(gradient.any()):
             return
         rank = self.down.shape[0]
-        sizes, directions = _leading(torch, gradient, rank)
+        # MPS leaves most of linear algebra to the CPU, or does not have it.
+        sizes, directions = _leading(torch, gradient.cpu() if gradient.device.type == "mps" else gradient, rank)
         found = int((sizes > _NOTHING * sizes[0]).sum())
         # Rows beyond the gradient's own rank stay as they were drawn.
         each = self.down.norm() / rank**0.5
-        self.down[:found] = (directions[:found] * each).to(self.down.dtype)
+        self.down[:found] = directions[:found].to(self.down) * each
 
 
 def _leading(torch: Any, gradient: Any, count: int) -> tuple[Any, Any]:
@@ -116,10 +128,12 @@ def _leading(torch: Any, gradient: Any, count: int) -> tuple[Any, Any]:
     if min(gradient.shape) <= 2 * wanted:
         _, sizes, directions = torch.linalg.svd(gradient, full_matrices=False)
     else:
-        with torch.random.fork_rng(devices=[gradient.device] if gradient.device.type == "cuda" else []):
-            torch.manual_seed(0)
-            _, sizes, columns = torch.svd_lowrank(gradient, q=wanted, niter=4)
-        directions = columns.T
+        # Halko, Martinsson and Tropp (SIAM Review 53(2), 2011), algorithm 4.4. torch's own draws from its random state.
+        drawn = torch.randn(gradient.shape[1], wanted, generator=torch.Generator().manual_seed(0)).to(gradient.device)
+        rows = torch.linalg.qr(gradient @ drawn).Q
+        for _ in range(_ITERATIONS):
+            rows = torch.linalg.qr(gradient @ torch.linalg.qr(gradient.T @ rows).Q).Q
+        _, sizes, directions = torch.linalg.svd(rows.T @ gradient, full_matrices=False)
     return sizes[:count], directions[:count]
 
 
@@ -148,6 +162,8 @@ class _Run:
     model: Any
     objective: Objective
     device: str
+    until: float | None
+    started: float = field(default_factory=time.perf_counter)
 
     def gradients(self, parts: Sequence[NDArray[np.intp]], sites: Sequence[_Site], width: int) -> dict[str, Any]:
         """By site the gradient of the module's whole weight, [d_out, d_in], or a sketch of it with fewer rows; float32."""
@@ -159,13 +175,19 @@ class _Run:
         with _caught(sites, self._sketches(sites), sums):
             for batch in batches:
                 (self.objective.loss(torch, self.forward(batch), head, batch) / weight).backward()
+                if self._late(1.0):
+                    break
         return sums
 
     def forward(self, batch: Batch) -> Any:
         """What the model gives for a batch."""
         torch, kind = self.torch, self.device.partition(":")[0]
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=bfloat16_pays(self.device)):
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=in_bfloat16(self.model, self.device)):
             return self.model(**batch.model_inputs())
+
+    def _late(self, part: float) -> bool:
+        """Whether this part of the time is over."""
+        return self.until is not None and time.perf_counter() >= self.started + part * (self.until - self.started)
 
     def _fitted(self, batches: Sequence[Batch], width: int) -> Any:
         """A linear head fitted to the states of the base as it is, from zero."""
@@ -177,6 +199,8 @@ class _Run:
             for parameter in head.parameters():
                 parameter.zero_()
             for batch in batches:
+                if known and self._late(0.4):
+                    break
                 states = self.forward(batch).last_hidden_state
                 numbers += states.numel()
                 if known and numbers > _MOST_NUMBERS:

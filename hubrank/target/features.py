@@ -11,7 +11,7 @@ import numpy as np
 from hubrank.errors import BaseModelError
 from hubrank.target.architecture import architecture_of, head_kind
 from hubrank.target.batching import Batch, in_parts, sent
-from hubrank.target.frameworks import bfloat16_pays, import_torch
+from hubrank.target.frameworks import import_torch, in_bfloat16
 from hubrank.target.memory import is_out_of_memory, release
 from hubrank.target.methods import Attached, attach
 from hubrank.target.objectives import objective_for
@@ -103,7 +103,7 @@ def batches_of(
     Raises:
         BaseModelError: one example alone does not fit the device.
     """
-    kind, half = device.partition(":")[0], bfloat16_pays(device)
+    kind, half = device.partition(":")[0], in_bfloat16(model, device)
     waiting = in_parts(np.argsort(objective.lengths, kind="stable"), size)[::-1]
     while waiting:
         rows = waiting.pop()

@@ -11,7 +11,15 @@ from typing import Any
 
 from hubrank.errors import UsageError
 
-__all__ = ["bfloat16_pays", "import_adapters", "import_peft", "import_torch", "import_transformers", "pick_device"]
+__all__ = [
+    "bfloat16_pays",
+    "import_adapters",
+    "import_peft",
+    "import_torch",
+    "import_transformers",
+    "in_bfloat16",
+    "pick_device",
+]
 
 # As torch.cpu.get_capabilities names them: of x86-64, of 64-bit ARM.
 _BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
@@ -72,6 +80,8 @@ def bfloat16_pays(device: str) -> bool:
     """
     torch = import_torch()
     kind = device.partition(":")[0]
+    if kind == "cuda" and not torch.cuda.is_available():
+        return False
     if kind == "cuda":
         return bool(torch.version.hip) or int(torch.cuda.get_device_capability(device)[0]) >= 8
     if kind != "cpu" or sys.platform == "darwin":  # whose library of matrix products has only float32 and float64
@@ -82,6 +92,14 @@ def bfloat16_pays(device: str) -> bool:
     # Before torch 2.10, under private names.
     asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(ask is not None and bool(ask()) for ask in asked)
+
+
+def in_bfloat16(model: Any, device: str) -> bool:
+    """Whether a model's products are taken in bfloat16: where that pays, or its weights are kept so for want of memory."""
+    torch = import_torch()
+    return bfloat16_pays(device) or (
+        device.startswith(("cuda", "cpu")) and any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
+    )
 
 
 def pick_device(wanted: str) -> str:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from hubrank.checkpoints.reader import READER_VERSION
 from hubrank.errors import StoreDamagedError
 from hubrank.signatures.encoding import SIGNATURE_FORMAT, decode_signature, encode_signature
+from hubrank.target.frameworks import bfloat16_pays
 from hubrank.types import Signature
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def run_key(target: Target, base: str, plan: TuningPlan, *, device: str, early: 
 
     Args:
         base: :func:`base_identity` of the base model.
-        device: CPU and GPU do not round alike.
+        device: CPU and GPU do not round alike, nor do those with units for bfloat16 and those without.
     """
     versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
     facts = {
@@ -64,6 +65,7 @@ def run_key(target: Target, base: str, plan: TuningPlan, *, device: str, early: 
         "base": base,
         "plan": asdict(plan),
         "device": device.partition(":")[0],
+        "bfloat16": bfloat16_pays(device),
         "early": early,
         "libraries": versions,
     }

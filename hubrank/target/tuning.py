@@ -22,7 +22,7 @@ from hubrank.errors import BaseModelError
 from hubrank.target.aligning import align
 from hubrank.target.architecture import architecture_of, head_kind, longest_input
 from hubrank.target.batching import batch_order, in_parts, loaded, sent
-from hubrank.target.frameworks import bfloat16_pays, import_torch
+from hubrank.target.frameworks import import_torch, in_bfloat16
 from hubrank.target.memory import is_out_of_memory, release
 from hubrank.target.methods import LEARNING_RATES, Attached, Placement, attach
 from hubrank.target.objectives import SIZES, Objective, Reader, objective_for
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["STEPS", "Tuned", "TuningPlan", "predict", "reader_of", "tune"]
 
 STEPS = 75
+_ALIGNING = 0.25  # of the time that a run has, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +143,9 @@ def tune(
         head = torch.nn.Linear(_width(model.config), objective.outputs).to(device) if objective.outputs else None
         loop = _Loop(torch, attached, head, objective, plan, device=device)
         if plan.aligned:
-            width = _width(model.config)
-            loop.notes += align(attached, objective, width=width, device=device, batch_size=size, seed=plan.seed)
+            now, width = time.perf_counter(), _width(model.config)
+            by = None if until is None else now + _ALIGNING * (until - now)
+            loop.notes += align(attached, objective, width=width, device=device, batch_size=size, seed=plan.seed, until=by)
         order = batch_order(objective.lengths, steps=plan.steps, batch_size=size, seed=plan.seed)
         for step, (chosen, batch) in enumerate(loaded(torch, order, objective.collate, device), 1):
             loop.step(chosen, batch)
@@ -171,7 +173,7 @@ class _Loop:
         self._torch = torch
         self._model = attached.model.to(device)
         kind = device.partition(":")[0]
-        self._half = bfloat16_pays(device)
+        self._half = in_bfloat16(self._model, device)
         self._chances: Any = nullcontext()
         if self._half or kind == "cpu":
             from hubrank.target.step_costs import CheapChances, cast_frozen
@@ -268,7 +270,7 @@ def predict(tuned: Tuned, target: Target, *, batch_size: int = 64) -> np.ndarray
     In the order of the rows; the labels of the target are not looked at.
     """
     torch = import_torch()
-    objective, half = objective_for(target, tuned.reader), bfloat16_pays(tuned.device)
+    objective, half = objective_for(target, tuned.reader), in_bfloat16(tuned.attached.model, tuned.device)
     outputs: list[np.ndarray] = [np.empty(0)] * len(target)
     catch = _Catch(tuned.head)
     with torch.inference_mode():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from hubrank.target import aligning, tuning
+from hubrank.target import aligning
 from hubrank.target.aligning import align
 from hubrank.target.architecture import GENERATES
 from hubrank.target.base import load_base
@@ -32,8 +33,7 @@ def single_thread():
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch):
-    for module in (aligning, tuning):
-        monkeypatch.setattr(module, "bfloat16_pays", lambda device: False)
+    monkeypatch.setattr("hubrank.target.frameworks.bfloat16_pays", lambda device: False)
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ def ready(base, target, placement=LORA):
     return attached, objective_for(target, reader_of(model, tokenizer, target, PLAN))
 
 
-def aligned(base, target, **changes):
-    attached, objective = ready(base, target)
+def aligned(base, target, placement=LORA, **changes):
+    attached, objective = ready(base, target, placement)
     before = {name: p.detach().clone() for name, p in attached.model.named_parameters()}
     notes = align(attached, objective, **{"width": HIDDEN, "device": "cpu", "batch_size": 16} | changes)
     return attached, before, notes
@@ -177,6 +177,28 @@ def test_where_memory_runs_short_batches_are_halved_and_then_it_starts_at_random
     changed = any(not torch.equal(p, before[name]) for name, p in attached.model.named_parameters())
     assert changed is not bool(notes)
     assert all("memory ran short" in note for note in said)
+
+
+def test_a_module_that_no_loss_looks_at_keeps_its_random_start(base, target):
+    """The losses read hidden states; a pooler has its say after them."""
+    attached, before, notes = aligned(base, target, placement=Placement("lora", (*modules(), "pooler.dense"), 4, 8.0))
+    changed = {name for name, p in attached.model.named_parameters() if not torch.equal(p, before[name])}
+    assert notes == ()
+    assert not any("pooler" in name for name in changed)
+    assert len(changed) == len(modules())
+
+
+def test_it_makes_do_with_the_batches_that_there_is_time_for(base, target, monkeypatch):
+    seen = []
+    real = aligning._Run.forward
+    monkeypatch.setattr(aligning._Run, "forward", lambda run, batch: seen.append(batch.rows) or real(run, batch))
+    attached, before, notes = aligned(base, target, batch_size=4, until=time.perf_counter())
+    assert notes == ()
+    assert len(seen) == 2  # one batch for the head, one for the gradient
+    assert any(not torch.equal(p, before[name]) for name, p in attached.model.named_parameters())
+    seen.clear()
+    aligned(base, target, batch_size=4, until=time.perf_counter() + 1000)
+    assert len(seen) == 2 * 6
 
 
 def test_another_error_is_raised(base, target, monkeypatch):

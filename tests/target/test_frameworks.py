@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hubrank.errors import UsageError
-from hubrank.target.frameworks import bfloat16_pays, import_torch, pick_device
+from hubrank.target.frameworks import bfloat16_pays, import_torch, in_bfloat16, pick_device
 
 
 @pytest.fixture
@@ -128,6 +128,18 @@ def test_an_older_torch_tells_it_too(avx512, amx, monkeypatch):
 
 @pytest.mark.parametrize(("capability", "pays"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
 def test_bfloat16_pays_from_ampere_on_and_not_on_mps(capability, pays, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert bfloat16_pays("cuda:0") is False
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert bfloat16_pays("cuda:0") is pays
     assert bfloat16_pays("mps") is False
+
+
+def test_weights_kept_in_bfloat16_are_multiplied_in_it_whatever_it_costs(monkeypatch):
+    monkeypatch.setattr("hubrank.target.frameworks.bfloat16_pays", lambda device: False)
+    model = torch.nn.Linear(2, 2)
+    assert in_bfloat16(model, "cuda") is False
+    model.to(torch.bfloat16)
+    assert in_bfloat16(model, "cuda") is True
+    assert in_bfloat16(model, "mps") is False

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hubrank.target import step_costs, tuning
+from hubrank.target import step_costs
 from hubrank.target.base import load_base
 from hubrank.target.methods import Placement, attach
 from hubrank.target.rows import read_target
@@ -38,7 +38,7 @@ def tensors(base, folder, **changes):
 
 def test_casting_once_changes_no_number(base, tmp_path, monkeypatch):
     """Autocast would have cast the same weights to the same numbers in every step."""
-    monkeypatch.setattr(tuning, "bfloat16_pays", lambda device: True)
+    monkeypatch.setattr("hubrank.target.frameworks.bfloat16_pays", lambda device: True)
     cast = tensors(base, tmp_path)
     monkeypatch.setattr(step_costs, "cast_frozen", lambda model: None)
     plain = tensors(base, tmp_path)
@@ -62,7 +62,7 @@ def test_only_what_is_frozen_is_cast_and_nothing_that_an_embedding_shares(base):
 
 @pytest.mark.parametrize("pays", [False, True])
 def test_products_are_taken_in_the_precision_that_the_device_multiplies_fast(base, tmp_path, monkeypatch, pays):
-    monkeypatch.setattr(tuning, "bfloat16_pays", lambda device: pays)
+    monkeypatch.setattr("hubrank.target.frameworks.bfloat16_pays", lambda device: pays)
     target = read_target(write_lines(tmp_path / "target.jsonl", toy_rows()))
     model, tokenizer = load_base(base)
     seen = set()

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from hubrank.checkpoints.peft_lora import read_lora
 from hubrank.errors import BaseModelError
-from hubrank.target import tuning
 from hubrank.target.base import load_base
 from hubrank.target.batching import batch_order
 from hubrank.target.frameworks import import_torch
@@ -328,7 +327,7 @@ def without_dropout(base):
 
 
 def test_batches_are_halved_until_they_fit_and_the_result_is_the_same(base, target, monkeypatch):
-    monkeypatch.setattr(tuning, "bfloat16_pays", lambda device: False)  # which rounds sums of halves otherwise
+    monkeypatch.setattr("hubrank.target.frameworks.bfloat16_pays", lambda device: False)  # it rounds sums of halves
     model, tokenizer = without_dropout(base)
     asked = short_of_memory(model, 5)
     run = tune(model, tokenizer, target, PLAN)
