@@ -81,6 +81,7 @@ def shown(name: str) -> str:
         OURS: "hubrank (three-views)",
         f"{OURS}, random start": "hubrank, random start",
         "compute-std": "hubrank's compute-std",
+        "tokens-std": "hubrank's tokens-std",
         "flattened A and B, strangers at 0": "flattened, strangers at 0",
         REFERENCES[2]: "source prior",
     }.get(name, name)
