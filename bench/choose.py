@@ -31,7 +31,6 @@ sys.path.insert(1, str(Path(__file__).resolve().parent / "transfer"))  # its scr
 
 import plan
 from rival_arrays import Workshop
-from train_zoo import BASE
 
 from hubrank.benchmark.judge import judge, restricted
 from hubrank.benchmark.transfer import MeasuredTarget, Transfer, read_transfer
@@ -40,8 +39,6 @@ from hubrank.ranking.estimators.three_views import z_scores
 from hubrank.ranking.measures import bootstrap
 from hubrank.ranking.verdict import usual_cosines
 from hubrank.signatures.basis import project
-from hubrank.types import Source
-from hubrank.zoo.packed import pack
 
 HERE = Path(__file__).resolve().parent
 VIEWS = (("compute", "read", "write"), ("compute",), ("compute", "read"), ("compute", "write"))
@@ -67,9 +64,7 @@ class Cosines:
 def cosines_of(shop: Workshop, transfer: Transfer, group: str, steps: int, seeds: Sequence[int]) -> Cosines:
     """Every target's, from the packed zoo that a search would read."""
     known = {source.name: source for source in SETS[group]}
-    sources = [known[name] for name in transfer.sources]
-    pairs = [(Source("bench", s.name, "0" * 40, None, BASE, "lora", s.shape.rank), shop.signature(s)) for s in sources]
-    packed = pack(BASE, "lora", 0, pairs)
+    packed = shop.packed([known[name] for name in transfer.sources])
     found = {
         target.name: [
             packed.cosines(project(own.signature, packed.basis))
@@ -153,8 +148,8 @@ def main() -> None:
             "by_candidate": {named(*one): figures(by_candidate[i]) for i, one in enumerate(candidates)},
         }
         # Best of so many sources by one noisy seed is a higher bar than by the mean of two.
-        first = read_transfer(options.transfer, where=where | {"seed": "0"})
-        of_set[group] = dict(zip((t.name for t in first.targets), regrets(cosines, first.targets, *SHIPPED), strict=True))
+        one_seed = read_transfer(options.transfer, where=where | {"seed": "0"}).targets
+        of_set[group] = dict(zip((t.name for t in one_seed), regrets(cosines, one_seed, *SHIPPED), strict=True))
         common = set(of_set[group]) if common is None else common & set(of_set[group])
     names = sorted(common or ())
     pairs = np.array([of_set["second"][name] - of_set["first"][name] for name in names])

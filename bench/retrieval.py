@@ -11,8 +11,9 @@ by each representation. DIR is laid out as for train_zoo.py, which also names th
     chance       the same figures for 2,000 random orders
 
 ``--aligned`` starts the queries along their first gradients, as search does; without it they start at random, as in the paper.
-``flattened A and B`` is the paper's released code, always on queries that started at random: both factors of every site side by side, cosine. It is only defined for
-adapters of the query's own shape, so it ranks only those; ``same shapes`` rows give the others on that same subset.
+``flattened A and B`` is the paper's released code, always on queries that started at random: both factors of every site side by
+side, cosine. It is only defined for adapters of the query's own shape, so it ranks only those; ``same shapes`` rows give the
+others on that same subset.
 The packed ranking, which search uses, is compared with the exact one by Spearman's coefficient.
 """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,8 @@ from hubrank.signatures.canonical import sign_adapter
 from hubrank.target.base import find_base, load_base
 from hubrank.target.rows import Target
 from hubrank.types import Signature
+from hubrank.types import Source as ZooSource
+from hubrank.zoo.packed import Packed, pack
 
 SOURCE_ROWS = 1000
 """Rows of a source's own task that the rivals which need them get, at most: of fewer than the base has dimensions (384) an
@@ -103,6 +105,13 @@ class Workshop:
         if source not in self._signatures:
             self._signatures[source] = sign_adapter(read_lora(*self.source_files(source), BASE))
         return self._signatures[source]
+
+    def packed(self, sources: Sequence[Source]) -> Packed:
+        """A zoo of just these sources, as a search reads it."""
+        pairs = [
+            (ZooSource("bench", one.name, "0" * 40, None, BASE, "lora", one.shape.rank), self.signature(one)) for one in sources
+        ]
+        return pack(BASE, "lora", 0, pairs)
 
     def target_rows(self, name: str) -> Target:
         """The 200 rows that transfer to the target is measured with."""

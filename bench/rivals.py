@@ -44,7 +44,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parent / "transfer"))
 
 import plan
 from rival_arrays import SOURCE_ROWS, Workshop, labels_of, timed
-from train_zoo import BASE, SOURCES
+from train_zoo import SOURCES
 
 from hubrank.benchmark.judge import MEASURES, Cost, Judged, ceiling, chance, judge, no_transfer, paired, prior, restricted
 from hubrank.benchmark.rivals import Ranked, SourceArrays, TargetArrays, TunedArrays, rank_rivals
@@ -53,8 +53,6 @@ from hubrank.ranking.estimators import ESTIMATORS, default_estimator
 from hubrank.ranking.measures import Interval
 from hubrank.ranking.rank import compare, measure
 from hubrank.ranking.rivals.features import affine_map, h_score, logme
-from hubrank.types import Source
-from hubrank.zoo.packed import pack
 
 HERE = Path(__file__).resolve().parent
 RANDOM = ", random start"  # of the target's LoRA; else it starts along its first gradient
@@ -153,13 +151,9 @@ def estimators(
     shop: Workshop, sources: Sequence[plan.Source], targets: Sequence[str], steps: int, seeds: Sequence[int]
 ) -> list[Ranked]:
     """hubrank's own, over a zoo of just these sources."""
-    pairs = [
-        (Source("bench", source.name, "0" * 40, None, BASE, "lora", source.shape.rank), shop.signature(source))
-        for source in sources
-    ]
-    packed = pack(BASE, "lora", 0, pairs)
+    packed = shop.packed(sources)
     size = (packed.u.nbytes + packed.v.nbytes + packed.scales.nbytes + packed.weights.nbytes + packed.starts.nbytes) / len(
-        pairs
+        sources
     )
     out = []
     for name in ESTIMATORS:
@@ -169,7 +163,7 @@ def estimators(
             tuned = [own for seed in seeds if (own := shop.tuned(target, steps, seed)) is not None]
             for own in tuned:
                 found = compare(yardstick, own.signature)
-                one = np.full(len(pairs), np.nan)
+                one = np.full(len(sources), np.nan)
                 one[found.usable] = found.values
                 values.setdefault(target, []).append(one)
                 spent.append(own.seconds)

@@ -50,7 +50,7 @@ from hubrank.ranking.background import ENOUGH
 from hubrank.ranking.rank import Yardstick, compare, measure
 from hubrank.ranking.runs import Runs
 from hubrank.ranking.search import SearchSettings
-from hubrank.ranking.verdict import BAR, chance, usual_cosines
+from hubrank.ranking.verdict import BAR, chance, usual_cosines, usual_scatter
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.target.base import find_base
 from hubrank.types import Signature, Source
@@ -100,9 +100,7 @@ def figures(yardstick: Yardstick, signature: Signature) -> dict[str, float]:
     first = int(np.argmax(found.values))
     leads, above = {}, {}
     for view, rows in mutual.items():
-        scatter = np.nanmedian([1.4826 * np.nanmedian(np.abs(row - np.nanmedian(row))) for row in rows]) * chance(
-            len(found.usable)
-        )
+        scatter = (usual_scatter(yardstick.mutual, view) or np.nan) * chance(len(found.usable))
         leads[view] = (cosines[view] - usual_cosines(rows[:, found.usable])) / scatter
         above[view] = (cosines[view] - np.median(cosines[view])) / scatter
     return {
@@ -110,7 +108,7 @@ def figures(yardstick: Yardstick, signature: Signature) -> dict[str, float]:
         "prominence, read": float(leads["read"].max()),
         "prominence, write": float(leads["write"].max()),
         "prominence, the three views together": float(sum(leads.values()).max()),
-        "over the median of all sources, read (the verdict until 0.3)": float(above["read"].max()),
+        "over the median of all sources, read (the rule before)": float(above["read"].max()),
         "over the median of all sources, compute": float(above["compute"].max()),
         "highest cosine, read": float(cosines["read"].max()),
         "highest cosine, compute": float(cosines["compute"].max()),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,7 +74,12 @@ class Compared:
     similarity: FloatArray
     coverage: FloatArray
     energy: float
-    verdict: Verdict
+    judge: Callable[[], Verdict]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Made when it is asked for: in a large zoo it takes as long as all else here, and the snapshots of a run need none."""
+        return self.judge()
 
     def order(self) -> NDArray[np.intp]:
         """Rows of the packed zoo, best first."""
@@ -109,7 +115,6 @@ def compare(yardstick: Yardstick, signature: Signature) -> Compared:
     values = estimate(yardstick.estimator, cosines, mutual, usable, strength=target.strength)
     # The store's int8 leaves columns a little longer or shorter than 1, so that a twin could be nearer than near.
     raw = np.clip(np.mean([cosines[view][usable] for view in yardstick.views], axis=0), -1.0, 1.0)
-    leading = replace(target, u=target.u[:, :_LEADING], v=target.v[:, :_LEADING])
     return Compared(
         target=target,
         usable=usable,
@@ -118,16 +123,18 @@ def compare(yardstick: Yardstick, signature: Signature) -> Compared:
         similarity=raw,
         coverage=packed.coverage(target)[usable],
         energy=energy_kept(target, yardstick.views),
-        verdict=_verdict(yardstick, cosines["compute"], usable, energy_kept(leading, yardstick.views)),
+        judge=partial(_verdict, yardstick, target, cosines["compute"], usable),
     )
 
 
-def _verdict(yardstick: Yardstick, cosines: FloatArray, usable: NDArray[np.intp], energy: float) -> Verdict:
+def _verdict(yardstick: Yardstick, target: Projection, cosines: FloatArray, usable: NDArray[np.intp]) -> Verdict:
     candidates = usable[np.argsort(-cosines[usable], kind="stable")[:CANDIDATES]]
     scatter = usual_scatter(yardstick.mutual) if yardstick.background is not None else None
     usual = (
         usual_cosines(against(yardstick.packed, yardstick.mutual, candidates)) if scatter is not None else cosines[candidates]
     )
+    leading = replace(target, u=target.u[:, :_LEADING], v=target.v[:, :_LEADING])
+    energy = energy_kept(leading, yardstick.views)
     return judge(cosines[candidates], usual, scatter, sources=len(usable), energy=energy)
 
 

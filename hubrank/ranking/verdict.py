@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hubrank.ranking.background import ENOUGH, Mutual
-from hubrank.types import Verdict
+from hubrank.types import Verdict, View
 
 if TYPE_CHECKING:
     from hubrank.types import FloatArray
@@ -50,13 +50,13 @@ def usual_cosines(table: FloatArray) -> FloatArray:
     return usual
 
 
-def usual_scatter(mutual: Mutual) -> float | None:
-    """What a source of the zoo sees of the others: the median absolute deviation of its compute cosines, times 1.4826.
+def usual_scatter(mutual: Mutual, view: View = "compute") -> float | None:
+    """What a source of the zoo sees of the others: the median absolute deviation of its cosines, times 1.4826.
 
     Of all sources the median; so neither a few relatives nor a few odd sources change it. None for a zoo too small, or all
     alike.
     """
-    rows = [row[np.isfinite(row)] for row in mutual.cosines["compute"]]
+    rows = [row[np.isfinite(row)] for row in mutual.cosines[view]]
     found = [float(np.median(np.abs(row - np.median(row)))) for row in rows if len(row) >= ENOUGH - 1]
     usual = 1.4826 * float(np.median(found)) if found else 0.0
     return usual if usual > 1e-6 else None
