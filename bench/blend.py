@@ -25,11 +25,12 @@ sys.path.insert(1, str(Path(__file__).resolve().parent / "transfer"))
 from summarise import Measured, matrices, read_rows, regret
 
 from hubrank.ranking.blend import LOGME_WEIGHT, blended
+from hubrank.ranking.estimators import default_estimator
 
 BENCH = Path(__file__).resolve().parent
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 FIRST = (5, 10, 24)
-DEFAULT, RERANKER = "three-views", "LogME"
+DEFAULT, RERANKER = default_estimator("lora"), "LogME"
 
 
 def reranked(values: np.ndarray, logmes: np.ndarray, first: int, weight: float) -> np.ndarray:

@@ -4,8 +4,9 @@
 
 DIR of --data and --targets as for rivals.py. Truth is the measured transfer of the LoRA matrices of bench/transfer.
 
-    candidates  sums of z-scored cosines: which views, and which part of a source's usual cosine is taken off before (its median
-                with the other sources: 0 nothing, 1 all of it, so that a source that is like everything gains nothing by it)
+    candidates  sums of z-scored cosines: which views; which part of a source's usual cosine is taken off before (its median
+                with the other sources: 0 nothing, 1 all of it, so that a source that is like everything gains nothing by it);
+                and how much the evidence of the target's rows weighs beside them
     nested      each target under the candidate that serves the other targets best: the least sum of regret@1 and @3, over all
                 sources and without kin
     averaged    the default on the mean of a target's tuned seeds, as ``search --repeats`` ranks
@@ -35,6 +36,7 @@ from rival_arrays import Workshop
 from hubrank.benchmark.judge import judge, restricted
 from hubrank.benchmark.transfer import MeasuredTarget, Transfer, read_transfer
 from hubrank.ranking.background import compare_sources
+from hubrank.ranking.estimators.four_views import WEIGHT, known_z_scores
 from hubrank.ranking.estimators.three_views import z_scores
 from hubrank.ranking.measures import bootstrap
 from hubrank.ranking.verdict import usual_cosines
@@ -43,21 +45,27 @@ from hubrank.signatures.basis import project
 HERE = Path(__file__).resolve().parent
 VIEWS = (("compute", "read", "write"), ("compute",), ("compute", "read"), ("compute", "write"))
 PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SHIPPED = (VIEWS[0], 0.0)
+WEIGHTS = (1.0, 2.0, 3.0, 4.0, 6.0)
+SHIPPED = (VIEWS[0], 0.0, WEIGHT)
 MEASURES = ("regret@1", "regret@3")
+Candidate = tuple[Sequence[str], float, float]
 SETS = {"first": plan.FIRST, "second": plan.SECOND}
 
 
 @dataclass(frozen=True, slots=True)
 class Cosines:
-    """A set's sources: cosines of each target's tuned adapters with them, by target, seed and view; and what is usual for each."""
+    """A set's sources: cosines of each target's tuned adapters with them, by target, seed and view; what is usual for each; what
+    each target's rows say of them."""
 
     targets: Mapping[str, Sequence[Mapping[str, np.ndarray]]]
     usual: Mapping[str, np.ndarray]
+    evidence: Mapping[str, np.ndarray]
 
-    def values(self, target: str, views: Sequence[str], part: float, *, averaged: bool = False) -> list[np.ndarray]:
+    def values(self, target: str, candidate: Candidate, *, averaged: bool = False) -> list[np.ndarray]:
         """A candidate's values, one array a tuned seed, or their mean."""
-        found = [sum(z_scores(one[v] - part * self.usual[v]) for v in views) for one in self.targets[target]]
+        views, part, weight = candidate
+        rows = weight * known_z_scores(self.evidence[target])
+        found = [sum(z_scores(one[v] - part * self.usual[v]) for v in views) + rows for one in self.targets[target]]
         return [np.mean(found, axis=0)] if averaged else found
 
 
@@ -73,17 +81,16 @@ def cosines_of(shop: Workshop, transfer: Transfer, group: str, steps: int, seeds
         ]
         for target in transfer.targets
     }
-    return Cosines(found, {view: usual_cosines(rows) for view, rows in compare_sources(packed).cosines.items()})
+    usual = {view: usual_cosines(rows) for view, rows in compare_sources(packed).cosines.items()}
+    return Cosines(found, usual, {target.name: shop.evidence(packed, target.name)[0] for target in transfer.targets})
 
 
-def regrets(
-    cosines: Cosines, targets: Sequence[MeasuredTarget], views: Sequence[str], part: float, *, averaged: bool = False
-) -> np.ndarray:
+def regrets(cosines: Cosines, targets: Sequence[MeasuredTarget], candidate: Candidate, *, averaged: bool = False) -> np.ndarray:
     """[targets, 4] regret@1 and @3 over all sources, and without kin."""
     found = []
     for kin in (True, False):
         kept = [restricted(target, np.ones(len(target.there), dtype=bool), kin=kin) for target in targets]
-        values = {target.name: cosines.values(target.name, views, part, averaged=averaged) for target in targets}
+        values = {target.name: cosines.values(target.name, candidate, averaged=averaged) for target in targets}
         line = judge("candidate", values, kept, kind="estimator")
         found.append([[line.per_target[target.name][measure] for measure in MEASURES] for target in targets])
     return np.concatenate(found, axis=1) * 100
@@ -95,9 +102,10 @@ def nested(by_candidate: np.ndarray) -> tuple[np.ndarray, list[int]]:
     return np.array([by_candidate[one, i] for i, one in enumerate(chosen)]), chosen
 
 
-def named(views: Sequence[str], part: float) -> str:
+def named(views: Sequence[str], part: float, weight: float) -> str:
     """A candidate in words."""
-    return " + ".join(views) + (f", less {part:g} of what is usual" if part else "")
+    rows = f" + {weight:g} rows" if weight else ""
+    return " + ".join(views) + rows + (f", less {part:g} of what is usual" if part else "")
 
 
 def figures(regret: np.ndarray) -> dict[str, float]:
@@ -122,17 +130,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the tuned targets; those that are there")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    shop = Workshop(
-        options.data, options.work, zoo=options.zoo, trained=options.trained, targets=options.targets, compute=False
-    )
-    candidates = [(views, part) for views in VIEWS for part in PARTS]
+    shop = Workshop(options.data, options.work, zoo=options.zoo, trained=options.trained, targets=options.targets, compute=True)
+    candidates = [(views, part, 0.0) for views in VIEWS for part in PARTS]
+    candidates += [(views, 0.0, weight) for views in VIEWS for weight in WEIGHTS]
     result: dict[str, Any] = {"command": "python bench/choose.py --data DIR --targets DIR", "candidates": len(candidates)}
     common, of_set = None, {}
     for group in SETS:
         where = {"method": "lora", "set": group, "rows": "200"}
         transfer = read_transfer(options.transfer, where=where)
         cosines = cosines_of(shop, transfer, group, options.steps, options.seeds)
-        by_candidate = np.array([regrets(cosines, transfer.targets, *candidate) for candidate in candidates])
+        by_candidate = np.array([regrets(cosines, transfer.targets, candidate) for candidate in candidates])
         chosen, choices = nested(by_candidate)
         best = int(by_candidate.mean(axis=(1, 2)).argmin())
         counts = {named(*candidates[i]): choices.count(i) for i in dict.fromkeys(choices)}
@@ -141,7 +148,7 @@ def main() -> None:
             "sources": len(transfer.sources),
             "transfer_seeds": max(len(target.complete) for target in transfer.targets),
             "shipped": figures(by_candidate[candidates.index(SHIPPED)]),
-            "averaged": figures(regrets(cosines, transfer.targets, *SHIPPED, averaged=True)),
+            "averaged": figures(regrets(cosines, transfer.targets, SHIPPED, averaged=True)),
             "nested": figures(chosen),
             "nested_choices": counts,
             "best in sample": {"candidate": named(*candidates[best]), **figures(by_candidate[best])},
@@ -149,7 +156,7 @@ def main() -> None:
         }
         # Best of so many sources by one noisy seed is a higher bar than by the mean of two.
         one_seed = read_transfer(options.transfer, where=where | {"seed": "0"}).targets
-        of_set[group] = dict(zip((t.name for t in one_seed), regrets(cosines, one_seed, *SHIPPED), strict=True))
+        of_set[group] = dict(zip((t.name for t in one_seed), regrets(cosines, one_seed, SHIPPED), strict=True))
         common = set(of_set[group]) if common is None else common & set(of_set[group])
     names = sorted(common or ())
     pairs = np.array([of_set["second"][name] - of_set["first"][name] for name in names])

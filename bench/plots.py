@@ -24,7 +24,7 @@ from hubrank.benchmark.transfer import MeasuredTarget
 
 HERE = Path(__file__).resolve().parent
 RIVALS, TRANSFER = HERE / "results" / "rivals.json", HERE / "transfer" / "rows-lora.jsonl"
-OURS = "three-views"
+OURS = "four-views"
 REFERENCES = ("chance", "no transfer", "source prior, leave one target out", "noise ceiling")
 WITH, WITHOUT = "all sources", "without kin"
 
@@ -78,8 +78,10 @@ def circle(x: float, y: float, radius: float, style: str, about: str = "") -> st
 def shown(name: str) -> str:
     """A ranking's name with what a reader must know."""
     return {
-        OURS: "hubrank (three-views)",
-        f"{OURS}, random start": "hubrank, random start",
+        OURS: "hubrank (four-views)",
+        "three-views": "hubrank without the rows",
+        "first-order LogME": "hubrank without tuning",
+        "three-views, random start": "the same, random start",
         "compute-std": "hubrank's compute-std",
         "tokens-std": "hubrank's tokens-std",
         "flattened A and B, strangers at 0": "flattened, strangers at 0",

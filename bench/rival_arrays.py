@@ -25,9 +25,11 @@ from train_zoo import BASE, as_target, read_rows
 
 from hubrank.benchmark.source_model import PROBES, SourceModel, fit_head
 from hubrank.checkpoints.peft_lora import read_lora
+from hubrank.ranking.first_order import first_order_evidence
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.target.base import find_base, load_base
 from hubrank.target.rows import Target
+from hubrank.target.site_inputs import SiteInputs, site_inputs, space_of
 from hubrank.types import Signature
 from hubrank.types import Source as ZooSource
 from hubrank.zoo.packed import Packed, pack
@@ -186,6 +188,22 @@ class Workshop:
     def of_target(self, target: str) -> Arrays | None:
         """``states`` [200, d] of the base for the target's rows."""
         return self._kept(f"target-{target}", lambda: {"states": self._states(self.target_rows(target))})
+
+    def evidence(self, packed: Packed, target: str) -> tuple[np.ndarray, float]:
+        """([sources] what the target's rows say of a zoo's sources, as a search asks them; CPU seconds, the pass included)."""
+        spaces = sorted({space_of(site) for site in packed.sites})
+
+        def compute() -> dict[str, np.ndarray]:
+            found = site_inputs(*load_base(find_base(BASE)), self.target_rows(target), spaces, device="cpu")
+            return {"labels": found.labels, **{json.dumps(space): x for space, x in found.spaces.items()}}
+
+        names = zlib.crc32(json.dumps(spaces).encode())
+        arrays = self._kept(f"inputs-{target}-{names:08x}", compute)
+        if arrays is None:
+            raise SystemExit(f"{target}: what its rows say is not in the work folder; run without --cached")
+        known = {space: arrays[json.dumps(space)] for space in spaces if json.dumps(space) in arrays}
+        value, seconds = timed(lambda: first_order_evidence(packed, SiteInputs(known, arrays["labels"])))
+        return value, seconds + float(arrays["seconds"])
 
     def of_tuned(self, target: str, steps: int, seed: int) -> Arrays | None:
         """``delta`` [d] and ``fisher`` [k] of the target's own tuned model."""

@@ -19,7 +19,7 @@ hubrank's own from an earlier result of the same matrix.
     ESM-LogME          of the base's features through an affine map fitted to a source's rows
     Delta Activations  on five generic prompts; mean-pooled, for the base has no last token that sees all
     few-shot tuning    --few-shot: 10 steps from each source on half of the target's rows, scored on the other half
-    hubrank's own      every estimator, from the same tuned targets
+    hubrank's own      every estimator, from the same tuned targets; first-order LogME is what four-views adds to three-views, alone
 
 SPoT and the paper's prefix mean and BitFit look at prompts, prefixes and biases; bench/prompts.py has the first two.
 
@@ -56,6 +56,7 @@ from hubrank.ranking.rivals.features import affine_map, h_score, logme
 
 HERE = Path(__file__).resolve().parent
 RANDOM = ", random start"  # of the target's LoRA; else it starts along its first gradient
+ROWS_ALONE = "first-order LogME"
 WHOLE = 0.8  # of the sources; a target with fewer is one that the runner of transfer is still at
 
 
@@ -155,20 +156,26 @@ def estimators(
     size = (packed.u.nbytes + packed.v.nbytes + packed.scales.nbytes + packed.weights.nbytes + packed.starts.nbytes) / len(
         sources
     )
-    out = []
+    rows = {target: shop.evidence(packed, target) for target in targets}
+    asked = float(np.mean([seconds for _, seconds in rows.values()]))
+    alone = {target: [found] for target, (found, _) in rows.items()}
+    out = [Ranked(ROWS_ALONE, alone, Cost(seconds=asked, bytes=size), "four-views without the tuned target")]
     for name in ESTIMATORS:
         yardstick = measure(packed, estimator=name)
         values, spent = {}, []
         for target in targets:
             tuned = [own for seed in seeds if (own := shop.tuned(target, steps, seed)) is not None]
+            informed = replace(yardstick, evidence=rows[target][0]) if yardstick.asks_rows else yardstick
             for own in tuned:
-                found = compare(yardstick, own.signature)
+                found = compare(informed, own.signature)
                 one = np.full(len(sources), np.nan)
                 one[found.usable] = found.values
                 values.setdefault(target, []).append(one)
                 spent.append(own.seconds)
         if values:
-            out.append(Ranked(name, values, Cost(tunes=True, tuning_seconds=float(np.mean(spent)), bytes=size), ""))
+            seconds = asked if yardstick.asks_rows else 0.0
+            cost = Cost(tunes=True, tuning_seconds=float(np.mean(spent)), seconds=seconds, bytes=size)
+            out.append(Ranked(name, values, cost, ""))
     return out
 
 
@@ -178,7 +185,7 @@ def kept(result: dict[str, Any], sources: Sequence[str], targets: Sequence[str])
         raise SystemExit("--values: the result of another matrix")
     out = []
     for name, cost in result["costs"].items():
-        if name in ESTIMATORS:
+        if name in (*ESTIMATORS, ROWS_ALONE):
             continue
         strangers = "strangers" in name
         found = result["values"][name.partition(",")[0] if strangers else name]

@@ -21,7 +21,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from targets import draws
 from train_zoo import BASE, as_target
 
 from hubrank import Zoo, sync
+from hubrank.ranking.first_order import first_order_evidence
 from hubrank.ranking.measures import bootstrap
 from hubrank.ranking.placement import usual_placement
 from hubrank.ranking.rank import Yardstick, compare, measure
@@ -42,6 +43,7 @@ from hubrank.ranking.stability import Settling, rbo
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.target.base import BaseModel, find_base, load_base
 from hubrank.target.methods import Attached
+from hubrank.target.site_inputs import site_inputs, space_of
 from hubrank.target.task import Target
 from hubrank.target.tuning import STEPS, TuningPlan, tune
 from hubrank.zoo.packed import pack
@@ -78,6 +80,9 @@ def yardstick_of(cache: Path) -> Yardstick:
 def watch(base: BaseModel, target: Target, name: str, yardstick: Yardstick, seed: int) -> Watched:
     """Tune all steps, and note where the rule would have stopped."""
     names = {source.zoo: source.name for source in matrix.FIRST}
+    spaces = {space_of(site) for site in yardstick.packed.sites}
+    inputs = site_inputs(*load_base(base), target, spaces, device="cpu")
+    yardstick = replace(yardstick, evidence=first_order_evidence(yardstick.packed, inputs))
     settled, found = Settling(), {}
     started = time.process_time()
 

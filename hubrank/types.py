@@ -218,8 +218,10 @@ class Scored:
     """One row of a ranking.
 
     ``layers`` is the mean similarity of each layer, None where the two share no site; ``interval`` the best and the worst
-    place under any of several seeds, None for a single one. ``logme`` and ``rerank_score`` are None for a source that was not
-    run (:mod:`hubrank.ranking.rerank`).
+    place under any of several seeds, None for a single one. ``evidence`` says how well
+    what the source makes of the target's rows to first order explains their labels (:mod:`hubrank.ranking.first_order`), None
+    where that was not asked. ``logme`` and ``rerank_score`` are None for a source that was not run
+    (:mod:`hubrank.ranking.rerank`).
     """
 
     rank: int
@@ -231,6 +233,7 @@ class Scored:
     coverage: float
     warnings: tuple[str, ...] = ()
     interval: tuple[int, int] | None = None
+    evidence: float | None = None
     logme: float | None = None
     rerank_score: float | None = None
 

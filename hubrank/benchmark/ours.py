@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hubrank.ranking.search import Listener, SearchSettings
     from hubrank.target.base import BaseModel
     from hubrank.target.task import Target
-    from hubrank.types import Signature, Source
+    from hubrank.types import FloatArray, Signature, Source
     from hubrank.zoo.store import Zoo
 
     Numbers = NDArray[np.float64]
@@ -75,18 +75,23 @@ class Signing:
         runs = Runs(target, self.base, self.cache, self.settings, device=self.device, dtype=self.dtype, listener=self.listener)
         first = next(iter(self.yardsticks.values()))
         seeds = range(self.settings.seed, self.settings.seed + self.settings.repeats)
+        asking = {one.packed.method: one for of_one in self.yardsticks.values() for one in of_one if one.asks_rows}
+        evidence = {method: runs.informed(yardstick).evidence for method, yardstick in asking.items()}
         signatures: dict[str, tuple[Signature, ...]] = {}
         for i, yardstick in enumerate(first):
-            last = i == len(first) - 1
-            signatures[yardstick.packed.method] = tuple(runs.run(yardstick, seed, None, 1, last) for seed in seeds)
-        return SignedTarget(signatures, sum(run.seconds for run in runs.done) / len(seeds))
+            method, last = yardstick.packed.method, i == len(first) - 1
+            informed = _with(yardstick, evidence)
+            signatures[method] = tuple(runs.run(informed, seed, None, 1, last) for seed in seeds)
+        return SignedTarget(signatures, evidence, sum(run.seconds for run in runs.done) / len(seeds))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SignedTarget:
-    """What moved when a target was tuned, by method, one signature a seed; ``seconds`` of one seed by all methods."""
+    """What moved when a target was tuned, by method, one signature a seed; what its rows say of each method's sources, where an
+    estimator asks; ``seconds`` of one seed by all methods."""
 
     signatures: Mapping[str, tuple[Signature, ...]]
+    evidence: Mapping[str, FloatArray | None]
     seconds: float
 
 
@@ -130,7 +135,7 @@ def estimate_all(yardsticks: Sequence[Yardstick], signed: SignedTarget) -> Estim
         runs = []
         for yardstick in yardsticks:
             try:
-                found = compare(yardstick, signed.signatures[yardstick.packed.method][seed])
+                found = compare(_with(yardstick, signed.evidence), signed.signatures[yardstick.packed.method][seed])
             except EmptyZooError:
                 continue  # nothing of this method shares a site with the target: its sources come last
             runs.append(MethodRuns(yardstick, (found,)))
@@ -141,3 +146,8 @@ def estimate_all(yardsticks: Sequence[Yardstick], signed: SignedTarget) -> Estim
             values |= {sources[row]: float(value) for row, value in zip(run.usable, table[0], strict=True)}
         seeds.append(values)
     return Estimates(tuple(seeds), (time.process_time() - started) / len(seeds))
+
+
+def _with(yardstick: Yardstick, evidence: Mapping[str, FloatArray | None]) -> Yardstick:
+    """With what a target's rows say of the method's sources, if it asks."""
+    return replace(yardstick, evidence=evidence.get(yardstick.packed.method)) if yardstick.asks_rows else yardstick

@@ -43,6 +43,8 @@ def tuned_target(zoo: Zoo, *, base: str | None, device: str, offline: bool, list
         dtype = check_fit(name, model.folder, chosen).dtype
         settings = SearchSettings(base=base, device=device, offline=offline)
         runs = Runs(read_target(path), model, zoo.folder, settings, device=chosen, dtype=dtype, listener=listener or SILENT)
-        return SignedTarget(str(path), name, packed, runs.run(measure(packed), settings.seed, None, 1, last=True))
+        yardstick = runs.informed(measure(packed))
+        signature = runs.run(yardstick, settings.seed, None, 1, last=True)
+        return SignedTarget(str(path), name, packed, signature, yardstick.evidence)
 
     return sign

@@ -15,6 +15,7 @@ from hubrank.ranking.rank import rank_sources
 from hubrank.types import Scored, Signature
 
 if TYPE_CHECKING:
+    from hubrank.types import FloatArray
     from hubrank.zoo.packed import Packed
 
 __all__ = ["SignedTarget", "Signer", "stand", "target_findings"]
@@ -24,12 +25,16 @@ _SHOWN = 10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SignedTarget:
-    """A target that has been tuned: its file, the base model it was tuned on, the zoo it is compared with, what moved."""
+    """A target that has been tuned: its file, the base model it was tuned on, the zoo it is compared with, what moved.
+
+    ``evidence`` is what its rows say of the zoo's sources, as :class:`hubrank.ranking.rank.Yardstick` has it.
+    """
 
     path: str
     base: str
     packed: Packed
     signature: Signature
+    evidence: FloatArray | None = None
 
 
 Signer: TypeAlias = Callable[[str | Path], SignedTarget]
@@ -44,13 +49,13 @@ def stand(target: SignedTarget, newcomers: Collection[str], policy: TargetPolicy
     Raises:
         EmptyZooError: no source can be compared with the target.
     """
-    rows = rank_sources(target.packed, target.signature, top=_SHOWN).rows
+    rows = rank_sources(target.packed, target.signature, evidence=target.evidence, top=_SHOWN).rows
     best = rows[0]
     lead = None
     if identity(best.source) in newcomers:
         former = _first_known(rows, newcomers)
         if former is None:
-            former = _first_known(rank_sources(target.packed, target.signature).rows, newcomers)
+            former = _first_known(rank_sources(target.packed, target.signature, evidence=target.evidence).rows, newcomers)
         lead = Lead(best.source.name, best.score, former.source.name if former else None, former.score if former else None)
         if lead.margin is not None and lead.margin < policy.margin:
             lead = None

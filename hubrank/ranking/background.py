@@ -68,9 +68,14 @@ class Background:
     deviation: float
     nearest: FloatArray
 
-    def scores(self, values: FloatArray) -> FloatArray:
-        """Values on the common scale: deviations from the background's median."""
-        scores: FloatArray = (values - self.median) / self.deviation
+    def scores(self, values: FloatArray, *, spread: float = 0.0) -> FloatArray:
+        """Values on the common scale: deviations from the background's median.
+
+        Args:
+            spread: standard deviation of what the target's rows add to the values: the zoo's sources have none, so that the
+                background knows nothing of it. It adds to the deviation as what is independent of it does.
+        """
+        scores: FloatArray = (values - self.median) / np.hypot(self.deviation, spread)
         return scores
 
 
@@ -107,6 +112,7 @@ def estimate(
     usable: NDArray[np.intp],
     *,
     strength: float,
+    evidence: FloatArray | None = None,
     without: int | None = None,
 ) -> FloatArray:
     """An estimator's values of the usable sources, [k], from the arrays that it wants.
@@ -114,6 +120,7 @@ def estimate(
     Args:
         cosines: per view [n], of the target with every source.
         strength: of the target's update.
+        evidence: [n] what the target's rows say of every source; None where they say nothing.
         without: the row of ``mutual`` that the target is itself; its cosines say nothing of the rest of the zoo.
     """
     names = wanted(estimator)
@@ -123,6 +130,8 @@ def estimate(
         arrays["zoo"] = mutual.cosines["compute"][np.ix_(others, usable)]
     if "strength" in names:
         arrays["strength"] = mutual.strengths[others] / strength
+    if "evidence" in names:
+        arrays["evidence"] = np.full(len(usable), np.nan) if evidence is None else evidence[usable]
     return estimator(**arrays)
 
 

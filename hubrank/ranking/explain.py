@@ -1,7 +1,7 @@
 """Why a source stands where it stands: its cosines with the target, taken apart by view, layer and module.
 
 What a cosine says depends on the zoo, so everything is told in deviations: (cosine - mean) / standard deviation over the
-sources that were compared with this target, the measure in which :func:`hubrank.ranking.estimators.three_views` adds its views.
+sources that were compared with this target, the measure in which the estimators add their views, and what the rows say.
 Nothing here knows which estimator made the order: it asks which views that one looks at, and shows those.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hubrank.ranking.estimators.four_views import known_z_scores
 from hubrank.ranking.estimators.three_views import z_scores
 from hubrank.ranking.merge import MethodRuns, merge
 from hubrank.ranking.profile import Profile, Strengths, profile, strengths, telling
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from hubrank.types import FloatArray
     from hubrank.zoo.store import Zoo
 
-__all__ = ["Explanation", "Gap", "LayerLead", "ModuleLead", "ViewLead", "explain"]
+__all__ = ["Explanation", "Gap", "LayerLead", "ModuleLead", "RowsLead", "ViewLead", "explain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,15 @@ class ViewLead:
     view: View
     cosine: float
     usual: float
+    deviations: float
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowsLead:
+    """What the rows say (:mod:`hubrank.ranking.first_order`): the evidence, its deviations above the mean, its place."""
+
+    evidence: float
     deviations: float
     place: int
 
@@ -79,6 +89,7 @@ class Gap:
         views: deviations, in the order of the explanation's views; () for a source of another method.
         layer: (stack, layer) where the mean deviations differ most in the direction of the gap; None where nothing does.
         ahead: under how many of the seeds this source comes before the other.
+        rows: deviations of the evidence of the rows; None where one of the two has none.
     """
 
     other: Scored
@@ -86,6 +97,7 @@ class Gap:
     views: tuple[float, ...]
     layer: tuple[str, int] | None
     ahead: int
+    rows: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,7 @@ class Explanation:
         profile: the source among the others of its zoo.
         near_places: places in this ranking's method of ``profile.nearest``; None for one that was not compared.
         gap: None in a ranking of one.
+        rows: None where the estimator does not ask the rows, or they say nothing of this source.
     """
 
     row: Scored
@@ -122,6 +135,7 @@ class Explanation:
     profile: Profile
     near_places: tuple[int | None, ...]
     gap: Gap | None
+    rows: RowsLead | None = None
 
 
 def explain(results: Sequence[MethodRuns], zoo: Zoo, which: int | str) -> tuple[Explanation, ...]:
@@ -156,6 +170,9 @@ class _Field:
         self.alike = tuple(view for view in looked_at if view not in self.views)
         self.cosines = {view: cosines[view] for view in self.views}
         self.deviations = {view: z_scores(cosines[view]) for view in self.views}
+        asked = result.yardstick.evidence
+        self.evidence: FloatArray = np.full(len(self.usable), np.nan) if asked is None else asked[self.usable]
+        self.rows = known_z_scores(self.evidence)
         self.layers = self._parts(_layer_of)
         self.modules = self._parts(_module_of)
         self._strengths: Strengths | None = None
@@ -170,6 +187,12 @@ class _Field:
     def index(self, row: Scored) -> int:
         """Of a source among the usable ones."""
         return int(np.searchsorted(self.usable, self.packed.sources.index(row.source)))
+
+    def rows_lead(self, i: int) -> RowsLead | None:
+        """Of one source."""
+        if not np.isfinite(self.evidence[i]):
+            return None
+        return RowsLead(float(self.evidence[i]), float(self.rows[i]), self.place(i, self.evidence))
 
     def place(self, i: int, values: FloatArray) -> int:
         """From 1; of equals the first."""
@@ -238,6 +261,7 @@ def _explanation(
         profile=stood,
         near_places=tuple(_place_of(field, near.source) for near in stood.nearest),
         gap=_gap(row, other, fields, results) if other is not None else None,
+        rows=field.rows_lead(i),
     )
 
 
@@ -285,6 +309,7 @@ def _gap(row: Scored, other: Scored, fields: Mapping[str, _Field], results: Sequ
         tuple(float(found[i] - found[j]) for found in one.deviations.values()),
         most if most is not None and ahead_at[most] > 0 else None,
         ahead,
+        float(one.rows[i] - one.rows[j]) if np.isfinite(one.evidence[[i, j]]).all() else None,
     )
 
 

@@ -42,18 +42,28 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Yardstick:
-    """A packed zoo, an estimator, and how the zoo's sources stand to each other: measured once a search."""
+    """A packed zoo, an estimator, and how the zoo's sources stand to each other: measured once a search.
+
+    ``evidence`` [n] is what the rows of the target at hand say of each source (:mod:`hubrank.ranking.first_order`), NaN where
+    nothing; None where there are no rows, they say nothing, or the estimator does not ask.
+    """
 
     packed: Packed
     name: str
     estimator: Estimator
     mutual: Mutual
     background: Background | None
+    evidence: FloatArray | None = None
 
     @property
     def views(self) -> list[View]:
         """The views that the estimator looks at."""
         return [view for view in self.mutual.cosines if view in wanted(self.estimator)]
+
+    @property
+    def asks_rows(self) -> bool:
+        """Whether the estimator wants to know what the target's rows say of the sources."""
+        return "evidence" in wanted(self.estimator)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +74,7 @@ class Compared:
         usable: [k] their rows in the packed zoo.
         values, similarity, coverage: [k] each.
         scores: [k] values on the common scale; None for a zoo too small to have one.
+        evidence: [k] what the target's rows say of each source; None where the estimator does not ask, or they say nothing.
         energy: kept by the whole basis.
     """
 
@@ -71,6 +82,7 @@ class Compared:
     usable: NDArray[np.intp]
     values: FloatArray
     scores: FloatArray | None
+    evidence: FloatArray | None
     similarity: FloatArray
     coverage: FloatArray
     energy: float
@@ -112,14 +124,19 @@ def compare(yardstick: Yardstick, signature: Signature) -> Compared:
     usable = np.flatnonzero(np.isfinite(cosines["compute"]))
     if not len(usable):
         raise EmptyZooError("no source in the zoo changes the layers that the target was tuned at")
-    values = estimate(yardstick.estimator, cosines, mutual, usable, strength=target.strength)
+    evidence = yardstick.evidence
+    values = estimate(yardstick.estimator, cosines, mutual, usable, strength=target.strength, evidence=evidence)
+    spread = 0.0
+    if evidence is not None:
+        spread = float(np.std(values - estimate(yardstick.estimator, cosines, mutual, usable, strength=target.strength)))
     # The store's int8 leaves columns a little longer or shorter than 1, so that a twin could be nearer than near.
     raw = np.clip(np.mean([cosines[view][usable] for view in yardstick.views], axis=0), -1.0, 1.0)
     return Compared(
         target=target,
         usable=usable,
         values=values,
-        scores=background.scores(values) if background is not None else None,
+        scores=background.scores(values, spread=spread) if background is not None else None,
+        evidence=None if evidence is None else evidence[usable],
         similarity=raw,
         coverage=packed.coverage(target)[usable],
         energy=energy_kept(target, yardstick.views),
@@ -138,17 +155,25 @@ def _verdict(yardstick: Yardstick, target: Projection, cosines: FloatArray, usab
     return judge(cosines[candidates], usual, scatter, sources=len(usable), energy=energy)
 
 
-def rank_sources(packed: Packed, signature: Signature, *, estimator: str | None = None, top: int | None = None) -> Ranked:
+def rank_sources(
+    packed: Packed,
+    signature: Signature,
+    *,
+    evidence: FloatArray | None = None,
+    estimator: str | None = None,
+    top: int | None = None,
+) -> Ranked:
     """Order the sources of a packed zoo by an estimator's value for one adapter.
 
     Args:
+        evidence: of the rows that the adapter was tuned on, as :class:`Yardstick` has it.
         estimator: a name of :data:`hubrank.ranking.estimators.ESTIMATORS`; None for the method's own.
         top: only so many rows; None for all.
 
     Raises:
         EmptyZooError: no source shares a site with the adapter.
     """
-    yardstick = measure(packed, estimator=estimator)
+    yardstick = replace(measure(packed, estimator=estimator), evidence=evidence)
     found = compare(yardstick, signature)
     rows = [scored(yardstick, found, int(i), rank) for rank, i in enumerate(np.argsort(-found.values, kind="stable")[:top], 1)]
     return Ranked(tuple(rows), len(found.usable), skipped(packed, found), found.energy, found.verdict)
@@ -171,11 +196,16 @@ def scored(yardstick: Yardstick, found: Compared, i: int, rank: int) -> Scored:
         source=source,
         value=float(found.values[i]),
         score=float(found.scores[i]) if found.scores is not None else None,
+        evidence=_told(found, i),
         similarity=float(found.similarity[i]),
         layers=_layers(packed, row, found.target, yardstick.views),
         coverage=float(found.coverage[i]),
         warnings=tuple(warnings),
     )
+
+
+def _told(found: Compared, i: int) -> float | None:
+    return float(found.evidence[i]) if found.evidence is not None and np.isfinite(found.evidence[i]) else None
 
 
 def _layers(packed: Packed, row: int, target: Projection, views: Sequence[View]) -> tuple[float | None, ...]:

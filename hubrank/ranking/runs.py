@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubrank.errors import AdapterError, BaseModelError
+from hubrank.ranking.first_order import first_order_evidence
 from hubrank.ranking.placement import usual_placement
 from hubrank.ranking.rank import Yardstick, compare
 from hubrank.ranking.stability import Settling
@@ -16,6 +17,8 @@ from hubrank.signatures.canonical import sign_adapter
 from hubrank.target.architecture import architecture_of, head_kind
 from hubrank.target.base import BaseModel, load_base
 from hubrank.target.frameworks import import_peft, import_transformers
+from hubrank.target.site_inputs import has_inputs, site_inputs, space_of
+from hubrank.target.site_inputs_files import inputs_key, read_inputs, write_inputs
 from hubrank.target.tuned_files import TunedRecord, base_identity, read_tuned, run_key, write_tuned
 from hubrank.target.tuning import TuningPlan, tune
 from hubrank.types import MethodRun, Signature, Source
@@ -32,6 +35,7 @@ EVERY = 5
 
 SHOWN = 5
 _LARGE = 10_000
+_READING = 0.2  # of the time that there is, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,33 @@ class Runs:
         self.signatures: list[Signature] = []
         self.notes: list[str] = []
 
+    def informed(self, yardstick: Yardstick, until: float | None = None) -> Yardstick:
+        """The yardstick with what the target's rows say of its sources, if its estimator asks; to be had before tuning.
+
+        Rows without a label each, or of one class, say nothing.
+
+        Args:
+            until: when the time for everything is up; a part of it is spent here, at most.
+
+        Raises:
+            BaseModelError: the base cannot be loaded, or cannot read the target.
+        """
+        packed, target, settings = yardstick.packed, self._target, self._settings
+        if not yardstick.asks_rows or not has_inputs(target):
+            return yardstick
+        spaces = {space_of(site) for site in packed.sites}
+        key = inputs_key(target, f"{self._base_identity()} {self._dtype}", spaces, device=self._device)
+        inputs = read_inputs(self._cache, key) if settings.reuse else None
+        if inputs is None:
+            self._listener.stage(f"reading {target.name} with {self._base.name}")
+            model, tokenizer = self._base_model()
+            now = time.perf_counter()
+            by = None if until is None else now + _READING * (until - now)
+            inputs = site_inputs(model, tokenizer, target, spaces, device=self._device, until=by)
+            if by is None or time.perf_counter() < by:  # else some of the rows are missing
+                inputs = write_inputs(self._cache, key, inputs)
+        return replace(yardstick, evidence=first_order_evidence(packed, inputs)) if inputs.spaces else yardstick
+
     def run(self, yardstick: Yardstick, seed: int, until: float | None, runs_left: int, last: bool) -> Signature:
         """The target's signature under one method and seed.
 
@@ -86,8 +117,7 @@ class Runs:
         placement = usual_placement(yardstick.packed, model)
         every = EVERY if len(yardstick.packed.sources) <= _LARGE else 2 * EVERY
         plan = TuningPlan(placement, steps=settings.steps, seed=seed, every=every, aligned=True)
-        self._identity = self._identity or base_identity(self._base)
-        key = run_key(self._target, f"{self._identity} {self._dtype}", plan, device=self._device, early=settings.early)
+        key = run_key(self._target, f"{self._base_identity()} {self._dtype}", plan, device=self._device, early=settings.early)
         record = read_tuned(self._cache, key) if settings.reuse else None
         overlap = None
         cached = record is not None
@@ -158,8 +188,20 @@ class Runs:
         except AdapterError as error:
             raise BaseModelError(f"tuning moved nothing that could be compared ({error}); try more --steps") from error
 
+    def _base_identity(self) -> str:
+        self._identity = self._identity or base_identity(self._base)
+        return self._identity
+
     def _fresh(self, *, keep: bool) -> tuple[Any, Any]:
-        """The base as it was loaded: the libraries change a model's modules and classes for good."""
+        """The base as it was loaded, to be changed: the libraries change a model's modules and classes for good."""
+        model, tokenizer = self._base_model()
+        if keep:
+            return copy.deepcopy(model), tokenizer
+        self._loaded = None
+        return model, tokenizer
+
+    def _base_model(self) -> tuple[Any, Any]:
+        """The base as it was loaded, not to be changed."""
         import_peft()
         if self._loaded is None:
             config = import_transformers().AutoConfig.from_pretrained(
@@ -167,11 +209,7 @@ class Runs:
             )
             head = head_kind(self._target.task, architecture_of(config), self._base.name)
             self._loaded = load_base(self._base, head=head, dtype=self._dtype)
-        model, tokenizer = self._loaded
-        if keep:
-            return copy.deepcopy(model), tokenizer
-        self._loaded = None
-        return model, tokenizer
+        return self._loaded
 
 
 def _share(until: float | None, runs_left: int) -> float | None:

@@ -218,11 +218,11 @@ def _run_all(runner: Runs, yardsticks: Sequence[Yardstick], settings: SearchSett
         found: list[Compared] = []
         done = len(runner.done)
         try:
+            informed = runner.informed(yardstick, until)
             for repeat in range(settings.repeats):
-                left = (len(yardsticks) - i) * settings.repeats - repeat
-                found.append(
-                    compare(yardstick, runner.run(yardstick, settings.seed + repeat, until, left, i == len(yardsticks) - 1))
-                )
+                left, last = (len(yardsticks) - i) * settings.repeats - repeat, i == len(yardsticks) - 1
+                signature = runner.run(informed, settings.seed + repeat, until, left, last)
+                found.append(compare(informed, signature))
         except (BaseModelError, EmptyZooError) as error:
             refused = error
             if settings.methods or len(yardsticks) == 1:
@@ -230,7 +230,7 @@ def _run_all(runner: Runs, yardsticks: Sequence[Yardstick], settings: SearchSett
             notes.append(f"{yardstick.packed.method} is left out: {error}")
             del runner.done[done:], runner.signatures[done:]
             continue
-        results.append(MethodRuns(yardstick, tuple(found)))
+        results.append(MethodRuns(informed, tuple(found)))
     if not results and refused is not None:
         raise refused
     return results

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hubrank.ranking.estimators.four_views import WEIGHT
 from hubrank.ranking.explain import Explanation, Gap, LayerLead
 from hubrank.report.inert import inert
 from hubrank.report.profile import near_sentence, profile_value, strength_sentence
 from hubrank.report.text import Cell, bar, markdown_table, markdown_text
-from hubrank.report.words import BY_VIEW, VERBS, in_ascii, layer_words, layers_words, listed, ordinal
+from hubrank.report.words import BY_VIEW, OF_ROWS, VERBS, in_ascii, layer_words, layers_words, listed, ordinal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,6 +41,7 @@ def sentences(explanation: Explanation) -> list[str]:
     """What there is to say, most telling first. Names in it are inert on a terminal."""
     return [
         *_views(explanation),
+        *_rows(explanation),
         *_layers(explanation),
         *_modules(explanation),
         *_coverage(explanation),
@@ -63,6 +65,7 @@ def explanation_value(explanation: Explanation) -> dict[str, Any]:
         "sentences": sentences(explanation),
         "views": [_rounded(asdict(lead)) for lead in explanation.views],
         "alike": list(explanation.alike),
+        "rows": None if explanation.rows is None else _rounded(asdict(explanation.rows)),
         "layers": [_rounded(asdict(lead)) for lead in explanation.layers],
         "modules": [_rounded(asdict(lead)) for lead in explanation.modules],
         "sites": {"shared": explanation.shared, "tuned": explanation.tuned, "elsewhere": explanation.elsewhere},
@@ -169,6 +172,14 @@ def _views(explanation: Explanation) -> list[str]:
     return said
 
 
+def _rows(explanation: Explanation) -> list[str]:
+    lead = explanation.rows
+    if lead is None:
+        return []
+    where = f"{ordinal(lead.place)} of {explanation.of}, {_over(lead.deviations)} the mean source"
+    return [f"By how well {OF_ROWS} explains their labels it is {where}."]
+
+
 def _layers(explanation: Explanation) -> list[str]:
     leads = [(lead, lead.mean) for lead in explanation.layers]
     known = [(lead, mean) for lead, mean in leads if mean is not None]
@@ -247,17 +258,19 @@ def _gap(explanation: Explanation) -> list[str]:
 
 
 def _gap_views(explanation: Explanation, gap: Gap, sign: float) -> str:
-    if len(gap.views) < 2:
+    named = [(BY_VIEW[lead.view], size, abs(size)) for lead, size in zip(explanation.views, gap.views, strict=False)]
+    if gap.rows is not None:
+        named.append((OF_ROWS, gap.rows, WEIGHT * abs(gap.rows)))
+    if len(named) < 2:
         return ""
-    pairs = list(zip(explanation.views, gap.views, strict=True))
-    with_it = sorted((pair for pair in pairs if sign * pair[1] > 0), key=lambda pair: -abs(pair[1]))
-    against = [pair for pair in pairs if sign * pair[1] < 0]
+    with_it = sorted((one for one in named if sign * one[1] > 0), key=lambda one: -one[2])
+    against = [one for one in named if sign * one[1] < 0]
     parts = []
     if with_it:
-        lead, size = with_it[0]
-        parts.append(f"most by {BY_VIEW[lead.view]} ({_signed(size)} deviations)")
+        name, size, _ = with_it[0]
+        parts.append(f"most by {name} ({_signed(size)} deviations)")
     if against:
-        names = [f"{BY_VIEW[lead.view]} ({_signed(size)})" for lead, size in against]
+        names = [f"{name} ({_signed(size)})" for name, size, _ in against]
         parts.append(f"though {'behind' if sign > 0 else 'ahead'} by {listed(names)}")
     return f": {', '.join(parts)}" if parts else ""
 
@@ -273,6 +286,7 @@ def _gap_value(gap: Gap) -> dict[str, Any]:
         "subfolder": source.subfolder,
         "score": score,
         "views": views,
+        "rows": None if gap.rows is None else round(gap.rows, 4),
         "layer": layer,
         "seeds_ahead": gap.ahead,
     }

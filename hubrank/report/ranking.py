@@ -140,6 +140,7 @@ def _row(row: Scored) -> dict[str, Any]:
         "hub": source.hub,
         "coverage": round(row.coverage, 4),
         "interval": None if row.interval is None else list(row.interval),
+        "evidence": _rounded(row.evidence),
         "logme": _rounded(row.logme),
         "rerank_score": _rounded(row.rerank_score),
     }

@@ -8,12 +8,13 @@ from types import MappingProxyType
 from hubrank.report.inert import inert
 from hubrank.types import View
 
-__all__ = ["BY_VIEW", "VERBS", "in_ascii", "layer_words", "layers_words", "listed", "ordinal"]
+__all__ = ["BY_VIEW", "OF_ROWS", "VERBS", "in_ascii", "layer_words", "layers_words", "listed", "ordinal"]
 
 VERBS: Mapping[View, str] = MappingProxyType({"compute": "computes", "read": "reads", "write": "writes"})
 BY_VIEW: Mapping[View, str] = MappingProxyType(
     {"compute": "what it computes", "read": "where it reads", "write": "where it writes"}
 )
+OF_ROWS = "what it makes of the rows"
 
 
 def ordinal(n: int) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hubrank.target.task import Target, TaskKind
     from hubrank.types import FloatArray
 
-__all__ = ["MOST_ROWS", "WITH_LABELS", "Features", "batches_of", "features_of"]
+__all__ = ["MOST_ROWS", "WITH_LABELS", "Features", "batches_of", "features_of", "labels_of"]
 
 WITH_LABELS: tuple[TaskKind, ...] = ("classification", "regression", "multi-label", "tagging")
 """Tasks whose rows, or words, have a label each that can be read off a state; the others have none for LogME to explain."""
@@ -82,7 +82,7 @@ def features_of(
     found: list[tuple[FloatArray, NDArray[Any]]] = []
     done = 0
     for rows, batch, out in batches_of(torch, ready, objective, device):
-        found.append(_states(out, batch, rows, target, reader))
+        found.append((_states(out, batch, target, reader), labels_of(target, batch, rows)))
         done += len(rows)
         if on_rows is not None:
             on_rows(done, len(target))
@@ -122,16 +122,26 @@ def batches_of(
         yield rows, batch, out
 
 
-def _states(out: Any, batch: Batch, rows: NDArray[np.intp], target: Target, reader: Reader) -> tuple[FloatArray, NDArray[Any]]:
-    mask = batch["attention_mask"]
+def labels_of(target: Target, batch: Batch, rows: NDArray[np.intp]) -> NDArray[Any]:
+    """The labels of a batch's rows, or words, as :class:`Features` has them."""
     if target.task == "tagging":
-        labels = batch["labels"]
-        there = labels != IGNORED
-        return hidden_states(out, mask.shape[1])[there].float().cpu().numpy(), labels[there].cpu().numpy()
-    states = pooled_states(import_torch(), out, mask, last=reader.architecture == "decoder").float().cpu().numpy()
+        words: NDArray[Any] = batch["labels"].cpu().numpy()
+        labels: NDArray[Any] = words[words != IGNORED]
+        return labels
     if target.task == "multi-label":
         table = np.zeros((len(rows), len(target.classes)), dtype=np.float64)
         for i, row in enumerate(rows.tolist()):
             table[i, list(target.label_sets[row])] = 1.0
-        return states, table
-    return states, np.asarray(target.labels)[rows]
+        return table
+    values: NDArray[Any] = np.asarray(target.labels)[rows]
+    return values
+
+
+def _states(out: Any, batch: Batch, target: Target, reader: Reader) -> FloatArray:
+    mask = batch["attention_mask"]
+    if target.task == "tagging":
+        states = hidden_states(out, mask.shape[1])[batch["labels"] != IGNORED]
+    else:
+        states = pooled_states(import_torch(), out, mask, last=reader.architecture == "decoder")
+    found: FloatArray = states.float().cpu().numpy()
+    return found

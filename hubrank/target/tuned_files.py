@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hubrank.target.task import Target
     from hubrank.target.tuning import TuningPlan
 
-__all__ = ["TunedRecord", "base_identity", "read_tuned", "run_key", "write_tuned"]
+__all__ = ["TunedRecord", "base_identity", "prune", "read_tuned", "run_key", "write_tuned"]
 
 FORMAT = 1
 _FOLDER = "tuned"
@@ -122,15 +122,15 @@ def write_tuned(cache: Path, key: str, record: TunedRecord) -> TunedRecord:
             partial = Path(scratch) / "new"
             partial.write_bytes(json.dumps(fields).encode() + b"\n" + body)
             partial.replace(folder / f"{key}.bin")
-        _prune(folder)
+        prune(folder, "*.bin", _MOST_BYTES)
     return TunedRecord(decode_signature(body), record.steps, record.stopped, record.seconds)
 
 
-def _prune(folder: Path) -> None:
-    """Remove the runs that were used longest ago, beyond half a gigabyte."""
-    files = sorted(folder.glob("*.bin"), key=lambda file: file.stat().st_mtime, reverse=True)
+def prune(folder: Path, pattern: str, most: int) -> None:
+    """Remove the files that were used longest ago, beyond so many bytes in all."""
+    files = sorted(folder.glob(pattern), key=lambda file: file.stat().st_mtime, reverse=True)
     total = 0
     for file in files:
         total += file.stat().st_size
-        if total > _MOST_BYTES:
+        if total > most:
             file.unlink(missing_ok=True)

@@ -6,6 +6,8 @@ Each takes arrays as keyword arguments, and the names of its parameters say whic
     zoo                   [m, n]  compute cosines of m sources of the zoo, each playing the target, with each source; NaN
                                   where a pair does not count: a source with itself, and two that share no site
     strength              [m]     how strong the updates of these m sources are, as parts of the target's strength
+    evidence              [n]     how well what each source makes of the target's rows to first order explains their labels; NaN
+                                  where that is not known
 
 It gives [n] values whose order is the ranking. An estimator never sees names, cards or files. Which sites the cosines are
 means over is the packed zoo's affair (:func:`hubrank.zoo.packed.is_compared`).
@@ -18,6 +20,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hubrank.ranking.estimators.four_views import four_views
 from hubrank.ranking.estimators.standardised_compute import standardised_compute
 from hubrank.ranking.estimators.standardised_tokens import standardised_tokens
 from hubrank.ranking.estimators.three_views import three_views
@@ -31,6 +34,7 @@ __all__ = [
     "ESTIMATORS",
     "Estimator",
     "default_estimator",
+    "four_views",
     "standardised_compute",
     "standardised_tokens",
     "three_views",
@@ -39,7 +43,7 @@ __all__ = [
 
 
 class Estimator(Protocol):
-    """Values [n] from some of ``compute``, ``read``, ``write``, ``zoo`` and ``strength``, all by keyword."""
+    """Values [n] from some of ``compute``, ``read``, ``write``, ``zoo``, ``strength`` and ``evidence``, all by keyword."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> FloatArray:
         """Values [n], the higher the better."""
@@ -47,17 +51,17 @@ class Estimator(Protocol):
 
 DEFAULT = "three-views"
 ESTIMATORS: Mapping[str, Estimator] = MappingProxyType(
-    {DEFAULT: three_views, "compute-std": standardised_compute, "tokens-std": standardised_tokens}
+    {DEFAULT: three_views, "four-views": four_views, "compute-std": standardised_compute, "tokens-std": standardised_tokens}
 )
 
 DEFAULTS: Mapping[str, str] = MappingProxyType(
-    {"lora": DEFAULT, "bottleneck": DEFAULT, "prompt": "tokens-std", "prefix": "compute-std"}
+    {"lora": "four-views", "bottleneck": DEFAULT, "prompt": "tokens-std", "prefix": "compute-std"}
 )
 """The estimator of each method that was measured."""
 
 
 def default_estimator(method: str) -> str:
-    """The name of the estimator that ranks a method where nobody says otherwise; a method without figures has LoRA's."""
+    """The name of the estimator that ranks a method where nobody says otherwise; :data:`DEFAULT` for one without figures."""
     return DEFAULTS.get(method, DEFAULT)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float64]
 
-__all__ = ["affine_map", "h_score", "logme", "one_hot"]
+__all__ = ["affine_map", "h_score", "log_evidence", "logme", "one_hot"]
 
 _ROUNDS, _CLOSE = 100, 1e-3
 
@@ -37,30 +37,50 @@ def logme(*, features: ArrayLike, labels: ArrayLike) -> float:
     y = one_hot(labels)
     n, d = x.shape
     u, s, _ = np.linalg.svd(x, full_matrices=False)
-    squares = s**2
-    fitted = (u.T @ y) ** 2  # [k, outputs]
-    total = (y**2).sum(axis=0)
-    return float(np.mean([_evidence(squares, fitted[:, i], float(total[i]), n, d) for i in range(y.shape[1])]))
+    outputs = y.shape[1]
+    squares, columns = np.repeat(s[:, None] ** 2, outputs, axis=1), np.full(outputs, d)
+    return float(log_evidence(squares, fitted=(u.T @ y) ** 2, total=(y**2).sum(axis=0), n=n, d=columns).mean())
 
 
-def _evidence(squares: Numbers, fitted: Numbers, total: float, n: int, d: int) -> float:
-    outside = max(total - float(fitted.sum()), 0.0)
-    alpha = beta = 1.0
+def log_evidence(squares: Numbers, *, fitted: Numbers, total: Numbers, n: int, d: NDArray[np.int64]) -> Numbers:
+    """[m] log p(y | features) / n of m outputs, each with features of its own, of which only this need be known.
+
+    Args:
+        squares: [k, m] squared singular values of each output's features, filled up with zeros.
+        fitted: [k, m] squared products of the left singular vectors with the output.
+        total: [m] squared norm of each output.
+        n: rows of all features; ``d``: [m] columns of each.
+    """
+    outside = np.maximum(total - fitted.sum(axis=0), 0.0)
+    t = np.ones(fitted.shape[1])
+    alpha, beta, going = np.ones_like(t), np.ones_like(t), np.arange(len(t))
+    # Outputs that have settled leave; what is left is copied as rarely as that happens.
+    left = squares, fitted, outside
     for _ in range(_ROUNDS):
-        t = alpha / beta
-        gamma = float((squares / (squares + t)).sum())
-        weights = max(float((squares * fitted / (squares + t) ** 2).sum()), 1e-12)
-        errors = max(float((fitted / (1 + squares / t) ** 2).sum()) + outside, 1e-12)
-        alpha, beta = gamma / weights, (n - gamma) / errors
-        if not alpha or abs(alpha / beta - t) <= _CLOSE * t:
+        gamma, weights, errors = _fixed_point(*left, t[going])
+        alpha[going] = gamma / np.maximum(weights, 1e-12)
+        beta[going] = (n - gamma) / np.maximum(errors, 1e-12)
+        new = alpha[going] / beta[going]
+        still = (new > 0) & (np.abs(new - t[going]) > _CLOSE * t[going])
+        t[going[still]] = new[still]
+        if not still.any():
             break
-    alpha, beta = max(alpha, 1e-12), max(beta, 1e-12)
-    t = alpha / beta
-    weights = float((squares * fitted / (squares + t) ** 2).sum())
-    errors = float((fitted / (1 + squares / t) ** 2).sum()) + outside
+        if not still.all():
+            going = going[still]
+            left = squares[:, going], fitted[:, going], outside[going]
+    alpha, beta = np.maximum(alpha, 1e-12), np.maximum(beta, 1e-12)
+    _, weights, errors = _fixed_point(squares, fitted, outside, alpha / beta)
     evidence = d * np.log(alpha) + n * np.log(beta) - n * np.log(2 * np.pi) - beta * errors - alpha * weights
-    evidence -= np.log(alpha + beta * squares).sum() + (d - len(squares)) * np.log(alpha)
-    return float(evidence / 2 / n)
+    evidence -= np.log(alpha + beta * squares).sum(axis=0) + (d - len(squares)) * np.log(alpha)
+    found: Numbers = evidence / 2 / n
+    return found
+
+
+def _fixed_point(squares: Numbers, fitted: Numbers, outside: Numbers, t: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+    """Effective dimension, squared norm of the weights, squared error of each output; t is the ratio of the precisions."""
+    part = 1 / (squares + t)
+    over = fitted * part**2
+    return (squares * part).sum(axis=0), (squares * over).sum(axis=0), t**2 * over.sum(axis=0) + outside
 
 
 def h_score(*, features: ArrayLike, labels: ArrayLike) -> float:

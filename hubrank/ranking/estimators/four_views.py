@@ -1,0 +1,46 @@
+"""What it computes, where it reads, where it writes, and what it makes of the rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hubrank.ranking.estimators.three_views import three_views, z_scores
+
+if TYPE_CHECKING:
+    from hubrank.types import FloatArray
+
+__all__ = ["WEIGHT", "four_views", "known_z_scores"]
+
+WEIGHT = 3.0
+"""Of the evidence: as much as the three views of the tuned target together."""
+
+
+def four_views(*, compute: FloatArray, read: FloatArray, write: FloatArray, evidence: FloatArray) -> FloatArray:
+    """C_1 + R_0 + W_0.5 + 3 E, each z-scored over this target's sources.
+
+    The first three compare the source with the target's own adapter, after a short tuning; they know the task, and are as noisy
+    as two hundred rows and one tuning are. E is the log evidence (LogME; You, Liu, Wang and Long, ICML 2021) of the target's
+    labels given what the source's update makes of the rows to first order (:mod:`hubrank.ranking.first_order`): no tuning,
+    and no source is run. The two err on different targets.
+
+    Args:
+        compute, read, write: [n] mean cosine of the target with each source.
+        evidence: [n] of each source; NaN where it is not known, which counts as the mean. Without any, as for a task whose rows
+            have no label each, this is ``three_views``.
+
+    Returns:
+        [n] values; those of one source are 0.
+    """
+    values: FloatArray = three_views(compute=compute, read=read, write=write) + WEIGHT * known_z_scores(evidence)
+    return values
+
+
+def known_z_scores(evidence: FloatArray) -> FloatArray:
+    """[n] z-scores over the sources whose evidence is known; 0 for the others."""
+    known = np.isfinite(evidence)
+    scores: FloatArray = np.zeros(len(evidence), dtype=np.float64)
+    if known.any():
+        scores[known] = z_scores(evidence[known])
+    return scores

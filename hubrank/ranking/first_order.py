@@ -1,0 +1,123 @@
+"""What every source makes of the target's rows, to first order, and how well that explains their labels.
+
+LogME (You, Liu, Wang and Long, ICML 2021) asks how probable the labels are under Bayesian linear regression on a model's
+features, and so wants the rows run through every source. A source's update is small, though, and to first order all that it
+adds at a site is ``U diag(S) V^T x``, x being what the site reads in the untouched base (:mod:`hubrank.target.site_inputs`).
+U has orthonormal columns and changes no distance, so the source's features are ``diag(S) V^T x`` of all its sites side by
+side: a product of matrices that the packed zoo holds. No source is run, and the target need not be tuned for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hubrank.ranking.rivals.features import log_evidence, one_hot
+from hubrank.signatures.threads import one_thread
+from hubrank.target.site_inputs import space_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hubrank.target.site_inputs import SiteInputs
+    from hubrank.types import FloatArray
+    from hubrank.zoo.packed import Packed
+
+    Numbers = NDArray[np.float64]
+
+__all__ = ["first_order_evidence"]
+
+_SOURCES = 16  # at a time: what is iterated over stays in the processor's cache
+_NOTHING = 1e-6  # eigenvalues below this part of the largest are rounding
+
+
+def first_order_evidence(packed: Packed, inputs: SiteInputs) -> FloatArray:
+    """[n] LogME of the rows' labels on each source's first-order features, a row; NaN for a source without any.
+
+    Features are centred, and have a mean squared norm of 1 over the rows, so that a strong source is no better than a weak one.
+    """
+    y = one_hot(inputs.labels)
+    total = (y**2).sum(axis=0)
+    read = _inputs_on(packed, inputs)
+    found: FloatArray = np.full(len(packed.sources), np.nan)
+    # Small matrices: what more threads would win, starting them costs.
+    with one_thread():
+        for first in range(0, len(found), _SOURCES):
+            last = min(first + _SOURCES, len(found))
+            spectra = [_spectrum(features, y) for features in _features(packed, read, first, last)]
+            known = [i for i, one in enumerate(spectra) if one is not None]
+            if known:
+                found[np.add(known, first)] = _evidence([one for one in spectra if one is not None], total, len(y))
+    return found
+
+
+def _inputs_on(packed: Packed, inputs: SiteInputs) -> dict[int, FloatArray]:
+    """[rows, p] by number of the site: what it reads, centred, on the zoo's basis."""
+    out = {}
+    for number, (site, basis) in enumerate(packed.basis.sites.items()):
+        x = inputs.spaces.get(space_of(site))
+        if x is not None and x.shape[1] == len(basis.read):
+            out[number] = (x - x.mean(axis=0)) @ basis.read
+    return out
+
+
+def _features(packed: Packed, read: dict[int, FloatArray], first: int, last: int) -> list[FloatArray]:
+    """[rows, columns] of each of the sources ``first`` to ``last``."""
+    parts: list[list[FloatArray]] = [[] for _ in range(first, last)]
+    for number, x in read.items():
+        starts = packed.starts[number, first : last + 1]
+        rows = slice(int(starts[0]), int(starts[-1]))
+        # A view's weights are divided by the norm of the whole update.
+        norms = np.repeat(packed.norms[first:last, number], np.diff(starts))
+        sizes = packed.weights[rows, 0] * packed.scales[rows, 1] * norms
+        made = x @ (packed.v[rows, : x.shape[1]].astype(np.float32) * sizes[:, None].astype(np.float32)).T
+        for i, (a, b) in enumerate(zip(starts[:-1] - starts[0], starts[1:] - starts[0], strict=True)):
+            parts[i].append(made[:, a:b])
+    nothing: FloatArray = np.zeros((len(next(iter(read.values()), ())), 0), np.float32)
+    return [np.concatenate([nothing, *part], axis=1) for part in parts]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Spectrum:
+    """Of features: squared singular values [k], squared products of the left vectors with the outputs [k, outputs], columns."""
+
+    squares: Numbers
+    fitted: Numbers
+    columns: int
+
+
+def _spectrum(features: FloatArray, y: Numbers) -> _Spectrum | None:
+    """By the smaller Gram matrix of the features; None of features that are all nothing."""
+    n, d = features.shape
+    size = float((features**2).sum(dtype=np.float64)) / n
+    if not np.isfinite(size) or size <= 0:
+        return None
+    x = features / np.float32(np.sqrt(size))
+    squares, vectors = np.linalg.eigh(x.T @ x if d <= n else x @ x.T)
+    kept = squares > _NOTHING * squares[-1]
+    squares, vectors = squares[kept].astype(np.float64), vectors[:, kept].astype(np.float64)
+    # Of X = L diag(s) R^T, L^T y by way of R where that is the smaller.
+    products = vectors.T @ (x.T @ y) / np.sqrt(squares)[:, None] if d <= n else vectors.T @ y
+    return _Spectrum(squares, products**2, d)
+
+
+def _evidence(spectra: Sequence[_Spectrum], total: Numbers, rows: int) -> Numbers:
+    """[sources] mean over the outputs of each source's log evidence."""
+    outputs, most = len(total), max(len(one.squares) for one in spectra)
+    squares = np.zeros((most, len(spectra), outputs))
+    fitted = np.zeros_like(squares)
+    for i, one in enumerate(spectra):
+        squares[: len(one.squares), i] = one.squares[:, None]
+        fitted[: len(one.squares), i] = one.fitted
+    found = log_evidence(
+        squares.reshape(most, -1),
+        fitted=fitted.reshape(most, -1),
+        total=np.tile(total, len(spectra)),
+        n=rows,
+        d=np.repeat([one.columns for one in spectra], outputs),
+    )
+    means: Numbers = found.reshape(len(spectra), outputs).mean(axis=1)
+    return means

@@ -1,0 +1,140 @@
+"""What the base model's modules read of a target's rows: enough to tell, to first order, what any source makes of them.
+
+A source adds ``U diag(S) V^T x`` to what a module gives for its input x. With the inputs of the untouched base, from one pass
+of the rows through it, that sum is known for every source of a zoo without running any (:mod:`hubrank.ranking.first_order`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from hubrank.checkpoints.architectures import site_of
+from hubrank.target.features import WITH_LABELS, batches_of, labels_of
+from hubrank.target.frameworks import import_torch
+from hubrank.target.methods import Placement
+from hubrank.target.objectives import objective_for
+from hubrank.target.objectives.tokens import IGNORED
+from hubrank.target.sampling import chosen_rows, subset
+from hubrank.target.tuning import TuningPlan, reader_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hubrank.target.batching import Batch
+    from hubrank.target.task import Target
+    from hubrank.types import FloatArray, Site
+
+__all__ = ["MOST_ROWS", "SiteInputs", "Space", "has_inputs", "site_inputs", "space_of"]
+
+MOST_ROWS = 400
+"""Of a target, or words of one that is to be tagged: the pass must stay cheaper than a few steps of tuning."""
+
+Space: TypeAlias = tuple[str, int, str]
+"""(stack, layer, name of the hidden space), as modules that read the same input share it: query, key and value."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SiteInputs:
+    """The inputs of the base's modules, one a row of the target: the mean over the row's tokens; of tagging, each word's first.
+
+    Attributes:
+        spaces: [n, d_in] float32 by space.
+        labels: [n] class numbers or values, or [n, classes] of zeros and ones.
+    """
+
+    spaces: Mapping[Space, FloatArray]
+    labels: NDArray[Any]
+
+
+def space_of(site: Site) -> Space:
+    """Where a site reads."""
+    return site.stack, site.layer, site.reads
+
+
+def has_inputs(target: Target) -> bool:
+    """Whether the rows, or words, of a target have labels that inputs could explain: of two kinds at least."""
+    if target.task not in WITH_LABELS:
+        return False
+    return len(set(target.labels)) > 1 if target.task in ("classification", "regression") else True
+
+
+def site_inputs(
+    model: Any, tokenizer: Any, target: Target, spaces: Collection[Space], *, device: str, until: float | None = None
+) -> SiteInputs:
+    """Run a target's rows through the base once, without learning anything, and keep what its modules read.
+
+    At most :data:`MOST_ROWS` rows are used. A space that the model lacks, or whose numbers are not finite, is left out.
+
+    Args:
+        model, tokenizer: from :func:`hubrank.target.base.load_base`; the model is put on ``device`` and into evaluation.
+        spaces: those wanted.
+        until: on the clock of ``time.perf_counter``, when to make do with the batches done, of which there is at least one.
+
+    Raises:
+        BaseModelError: the model cannot read the target, or does not fit the device.
+    """
+    torch = import_torch()
+    target = subset(target, chosen_rows(len(target), MOST_ROWS, 0))
+    reader = reader_of(model, tokenizer, target, TuningPlan(Placement("lora")))
+    objective = objective_for(target, reader)
+    ready = model.to(device).eval()
+    parts: dict[Space, list[FloatArray]] = {space: [] for space in spaces}
+    labels: list[NDArray[Any]] = []
+    with _caught(ready, spaces) as caught:
+        for rows, batch, _ in batches_of(torch, ready, objective, device):
+            for space, inputs in caught.items():
+                parts[space].append(_pooled(torch, inputs, batch, target).cpu().numpy())
+            labels.append(labels_of(target, batch, rows))
+            caught.clear()
+            if until is not None and time.perf_counter() >= until:
+                break
+    count = sum(len(part) for part in labels)
+    whole = {space: np.concatenate(found) for space, found in parts.items() if sum(map(len, found)) == count}
+    kept = chosen_rows(count, MOST_ROWS, 0)
+    return SiteInputs(
+        {space: found[kept] for space, found in whole.items() if np.isfinite(found).all()}, np.concatenate(labels)[kept]
+    )
+
+
+@contextmanager
+def _caught(model: Any, wanted: Collection[Space]) -> Iterator[dict[Space, Any]]:
+    """What modules read while the model runs, by space: [rows, width, d_in].
+
+    Layers that share their modules (ALBERT's) read several times; the last time counts.
+    """
+    caught: dict[Space, Any] = {}
+
+    def keeper(space: Space) -> Any:
+        def keep(_: Any, inputs: tuple[Any, ...]) -> None:
+            if inputs and inputs[0].ndim == 3 and inputs[0].is_floating_point():
+                caught[space] = inputs[0]
+
+        return keep
+
+    chosen: dict[Space, Any] = {}
+    for name, module in model.named_modules():
+        if getattr(getattr(module, "weight", None), "ndim", 0) == 2 and (space := space_of(site_of(name))) in wanted:
+            chosen.setdefault(space, module)
+    handles = [module.register_forward_pre_hook(keeper(space)) for space, module in chosen.items()]
+    try:
+        yield caught
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _pooled(torch: Any, inputs: Any, batch: Batch, target: Target) -> Any:
+    """[n, d_in] float32 from [rows, width, d_in]."""
+    mask = batch["attention_mask"]
+    if inputs.shape[:2] != mask.shape:
+        return torch.zeros(0, inputs.shape[-1])
+    if target.task == "tagging":
+        return inputs[batch["labels"] != IGNORED].float()
+    weight = mask[:, :, None].float()
+    return (inputs.float() * weight).sum(1) / weight.sum(1)
