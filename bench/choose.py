@@ -79,11 +79,15 @@ def cosines_of(shop: Workshop, transfer: Transfer, group: str, steps: int, seeds
 def regrets(
     cosines: Cosines, targets: Sequence[MeasuredTarget], views: Sequence[str], part: float, *, averaged: bool = False
 ) -> np.ndarray:
-    """[targets, 4] regret@1 and @3 over all sources, and without kin."""
+    """[targets, 4] of a candidate, as :func:`regrets_of` has them."""
+    return regrets_of({t.name: cosines.values(t.name, views, part, averaged=averaged) for t in targets}, targets)
+
+
+def regrets_of(values: Mapping[str, Sequence[np.ndarray]], targets: Sequence[MeasuredTarget]) -> np.ndarray:
+    """[targets, 4] regret@1 and @3 over all sources, and without kin, of values [n] by target, one array a tuned seed."""
     found = []
     for kin in (True, False):
         kept = [restricted(target, np.ones(len(target.there), dtype=bool), kin=kin) for target in targets]
-        values = {target.name: cosines.values(target.name, views, part, averaged=averaged) for target in targets}
         line = judge("candidate", values, kept, kind="estimator")
         found.append([[line.per_target[target.name][measure] for measure in MEASURES] for target in targets])
     return np.concatenate(found, axis=1) * 100
