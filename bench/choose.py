@@ -32,11 +32,11 @@ sys.path.insert(1, str(Path(__file__).resolve().parent / "transfer"))  # its scr
 import plan
 from rival_arrays import Workshop
 
-from hubrank.benchmark.judge import judge, restricted
+from hubrank.benchmark.judge import restricted
 from hubrank.benchmark.transfer import MeasuredTarget, Transfer, read_transfer
 from hubrank.ranking.background import compare_sources
 from hubrank.ranking.estimators.three_views import z_scores
-from hubrank.ranking.measures import bootstrap
+from hubrank.ranking.measures import bootstrap, regret
 from hubrank.ranking.verdict import usual_cosines
 from hubrank.signatures.basis import project
 
@@ -44,7 +44,8 @@ HERE = Path(__file__).resolve().parent
 VIEWS = (("compute", "read", "write"), ("compute",), ("compute", "read"), ("compute", "write"))
 PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHIPPED = (VIEWS[0], 0.0)
-MEASURES = ("regret@1", "regret@3")
+TRIED = (1, 3)
+MEASURES = tuple(f"regret@{k}" for k in TRIED)
 SETS = {"first": plan.FIRST, "second": plan.SECOND}
 
 
@@ -88,8 +89,7 @@ def regrets_of(values: Mapping[str, Sequence[np.ndarray]], targets: Sequence[Mea
     found = []
     for kin in (True, False):
         kept = [restricted(target, np.ones(len(target.there), dtype=bool), kin=kin) for target in targets]
-        line = judge("candidate", values, kept, kind="estimator")
-        found.append([[line.per_target[target.name][measure] for measure in MEASURES] for target in targets])
+        found.append([[np.mean([regret(one, t.truth, k) for one in values[t.name]]) for k in TRIED] for t in kept])
     return np.concatenate(found, axis=1) * 100
 
 
