@@ -313,6 +313,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the tuned targets; those that are there")
     parser.add_argument("--out", type=Path, help="the JSON")
     options = parser.parse_args()
+    if options.data is not None:
+        import torch
+
+        torch.set_num_threads(1)  # seconds are of one
     result = run(options)
     choices = ", ".join(f"{name} ({count})" for name, count in result["nested_choices"].items())
     print(f"\nchosen: {choices or 'nothing, of one target'}; best in sample: {result['best in sample']}")

@@ -221,6 +221,22 @@ def test_another_similarity_is_tried_and_must_be_whole(scripts, folders, monkeyp
         run(scripts, folders, monkeypatch, "--extra", str(file))
 
 
+def test_with_the_rows_of_tasks_rivals_look_at_those(scripts, folders, monkeypatch):
+    shop = scripts.rival_arrays.Workshop
+
+    def states(self, task):
+        random = np.random.default_rng(len(task))
+        return {"states": random.normal(size=(4, 8)), "seconds": np.array(0.5)}
+
+    monkeypatch.setattr(shop, "of_task", states)
+    monkeypatch.setattr(shop, "of_target", states)
+    monkeypatch.setattr(shop, "rows_trained_on", lambda self, source: len(source.task))
+    with one_thread():
+        found = run(scripts, folders, monkeypatch, "--data", str(folders))
+    assert {"TextEmb", "data size"} <= set(found["all sources"])
+    assert found["command"].endswith("--data DIR")
+
+
 # The targets
 
 
