@@ -33,12 +33,12 @@ sys.path.insert(1, str(Path(__file__).resolve().parent / "transfer"))  # its scr
 import plan
 from rival_arrays import Workshop
 
-from hubrank.benchmark.judge import judge, restricted
+from hubrank.benchmark.judge import restricted
 from hubrank.benchmark.transfer import MeasuredTarget, Transfer, read_transfer
 from hubrank.ranking.background import compare_sources
 from hubrank.ranking.estimators.four_views import WEIGHT, known_z_scores
 from hubrank.ranking.estimators.three_views import z_scores
-from hubrank.ranking.measures import bootstrap
+from hubrank.ranking.measures import bootstrap, regret
 from hubrank.ranking.verdict import usual_cosines
 from hubrank.signatures.basis import project
 
@@ -47,7 +47,8 @@ VIEWS = (("compute", "read", "write"), ("compute",), ("compute", "read"), ("comp
 PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 WEIGHTS = (1.0, 2.0, 3.0, 4.0, 6.0)
 SHIPPED = (VIEWS[0], 0.0, WEIGHT)
-MEASURES = ("regret@1", "regret@3")
+TRIED = (1, 3)
+MEASURES = tuple(f"regret@{k}" for k in TRIED)
 Candidate = tuple[Sequence[str], float, float]
 SETS = {"first": plan.FIRST, "second": plan.SECOND}
 
@@ -86,13 +87,16 @@ def cosines_of(shop: Workshop, transfer: Transfer, group: str, steps: int, seeds
 
 
 def regrets(cosines: Cosines, targets: Sequence[MeasuredTarget], candidate: Candidate, *, averaged: bool = False) -> np.ndarray:
-    """[targets, 4] regret@1 and @3 over all sources, and without kin."""
+    """[targets, 4] of a candidate, as :func:`regrets_of` has them."""
+    return regrets_of({t.name: cosines.values(t.name, candidate, averaged=averaged) for t in targets}, targets)
+
+
+def regrets_of(values: Mapping[str, Sequence[np.ndarray]], targets: Sequence[MeasuredTarget]) -> np.ndarray:
+    """[targets, 4] regret@1 and @3 over all sources, and without kin, of values [n] by target, one array a tuned seed."""
     found = []
     for kin in (True, False):
         kept = [restricted(target, np.ones(len(target.there), dtype=bool), kin=kin) for target in targets]
-        values = {target.name: cosines.values(target.name, candidate, averaged=averaged) for target in targets}
-        line = judge("candidate", values, kept, kind="estimator")
-        found.append([[line.per_target[target.name][measure] for measure in MEASURES] for target in targets])
+        found.append([[np.mean([regret(one, t.truth, k) for one in values[t.name]]) for k in TRIED] for t in kept])
     return np.concatenate(found, axis=1) * 100
 
 
@@ -141,6 +145,7 @@ def main() -> None:
         cosines = cosines_of(shop, transfer, group, options.steps, options.seeds)
         by_candidate = np.array([regrets(cosines, transfer.targets, candidate) for candidate in candidates])
         chosen, choices = nested(by_candidate)
+        by_weight = [i for i, (views, part, _) in enumerate(candidates) if (views, part) == SHIPPED[:2]]
         best = int(by_candidate.mean(axis=(1, 2)).argmin())
         counts = {named(*candidates[i]): choices.count(i) for i in dict.fromkeys(choices)}
         result[group] = {
@@ -151,6 +156,7 @@ def main() -> None:
             "averaged": figures(regrets(cosines, transfer.targets, SHIPPED, averaged=True)),
             "nested": figures(chosen),
             "nested_choices": counts,
+            "nested, the weight of the rows alone": figures(nested(by_candidate[by_weight])[0]),
             "best in sample": {"candidate": named(*candidates[best]), **figures(by_candidate[best])},
             "by_candidate": {named(*one): figures(by_candidate[i]) for i, one in enumerate(candidates)},
         }

@@ -24,13 +24,14 @@ from stacked import StackedBert
 from train_zoo import BASE, as_target, read_rows
 
 from hubrank.benchmark.source_model import PROBES, SourceModel, fit_head
+from hubrank.checkpoints.adapters_families import read_adapters
 from hubrank.checkpoints.peft_lora import read_lora
 from hubrank.ranking.first_order import first_order_evidence
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.target.base import find_base, load_base
 from hubrank.target.rows import Target
 from hubrank.target.site_inputs import SiteInputs, site_inputs, space_of
-from hubrank.types import Signature
+from hubrank.types import Adapter, Signature
 from hubrank.types import Source as ZooSource
 from hubrank.zoo.packed import Packed, pack
 
@@ -47,11 +48,13 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A target's own LoRA: its tensors as peft names them, what they do, and the seconds that tuning took."""
+    """A target's own adapter: its tensors as its library names them, what they do, and the seconds that tuning took."""
 
     tensors: Mapping[str, np.ndarray]
     signature: Signature
     seconds: float
+    name: str = ""
+    """What the adapters library calls it, in the keys of its tensors."""
 
 
 class Workshop:
@@ -95,25 +98,32 @@ class Workshop:
         """Where a source's files lie."""
         return self._zoo / source.zoo if source.zoo else self._trained / source.name
 
+    def weights(self, source: Source) -> Path:
+        """Its file of tensors."""
+        name = "adapter.safetensors" if source.shape.method == "bottleneck" else "adapter_model.safetensors"
+        return self.folder(source) / name
+
     def source_files(self, source: Source) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """(config, tensors) of a source as it was published."""
         from safetensors.numpy import load_file
 
-        folder = self.folder(source)
-        tensors = {name: value.astype(np.float32) for name, value in load_file(folder / "adapter_model.safetensors").items()}
-        return json.loads((folder / "adapter_config.json").read_text("utf-8")), tensors
+        tensors = {name: value.astype(np.float32) for name, value in load_file(self.weights(source)).items()}
+        return json.loads((self.folder(source) / "adapter_config.json").read_text("utf-8")), tensors
 
     def signature(self, source: Source) -> Signature:
         if source not in self._signatures:
-            self._signatures[source] = sign_adapter(read_lora(*self.source_files(source), BASE))
+            self._signatures[source] = sign_adapter(read_published(*self.source_files(source)))
         return self._signatures[source]
 
     def packed(self, sources: Sequence[Source]) -> Packed:
-        """A zoo of just these sources, as a search reads it."""
-        pairs = [
-            (ZooSource("bench", one.name, "0" * 40, None, BASE, "lora", one.shape.rank), self.signature(one)) for one in sources
-        ]
-        return pack(BASE, "lora", 0, pairs)
+        """A zoo of just these sources, all of one method, as a search reads it."""
+        method, pairs = sources[0].shape.method, []
+        for source in sources:
+            signature = self.signature(source)
+            # A bottleneck's shape has its reduction, not its units.
+            rank = max(len(factors.spectrum) for factors in signature.factors)
+            pairs.append((ZooSource("bench", source.name, "0" * 40, None, BASE, method, rank), signature))
+        return pack(BASE, method, 0, pairs)
 
     def target_rows(self, name: str) -> Target:
         """The 200 rows that transfer to the target is measured with."""
@@ -138,7 +148,7 @@ class Workshop:
         return len(read_rows(self._data, source.task, "train"))
 
     def tuned(self, target: str, steps: int, seed: int) -> Tuned | None:
-        """The target's own LoRA; None where it has not been tuned yet."""
+        """The target's own adapter; None where it has not been tuned yet."""
         from safetensors import safe_open
 
         file = self._targets / f"{target}-{steps}-{seed}.safetensors"
@@ -147,9 +157,12 @@ class Workshop:
         with safe_open(file, "np") as opened:
             tensors = {name: opened.get_tensor(name).astype(np.float32) for name in opened.keys()}  # noqa: SIM118
             stated = json.loads((opened.metadata() or {}).get("config", "{}"))
-        rank = min(min(value.shape) for value in tensors.values())
-        config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2.0 * rank, "base_model_name_or_path": BASE}
-        return Tuned(tensors, sign_adapter(read_lora(config, tensors, BASE)), float(stated.get("seconds", "nan")))
+        config = stated.get("adapter_config")
+        if config is None:
+            rank = min(min(value.shape) for value in tensors.values())
+            config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2.0 * rank, "base_model_name_or_path": BASE}
+        signature, seconds = sign_adapter(read_published(config, tensors)), float(stated.get("seconds", "nan"))
+        return Tuned(tensors, signature, seconds, str(config.get("name", "")))
 
     def of_task(self, task: str) -> Arrays | None:
         """``states`` [n, d] of the base for a source task's rows."""
@@ -288,6 +301,14 @@ class Workshop:
             partial.rename(file)
         with np.load(file) as stored:
             return dict(stored)
+
+
+def read_published(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Adapter:
+    """What peft or the adapters library publishes, by hubrank's own readers."""
+    if "peft_type" in config:
+        return read_lora(config, tensors, BASE)
+    (adapter,) = read_adapters(config, tensors, BASE)
+    return adapter
 
 
 def subset(rows: Target, where: slice) -> Target:

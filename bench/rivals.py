@@ -60,13 +60,13 @@ ROWS_ALONE = "first-order LogME"
 WHOLE = 0.8  # of the sources; a target with fewer is one that the runner of transfer is still at
 
 
-def read_rows(file: Path, group: str, rows: int) -> Transfer:
+def read_rows(file: Path, group: str, rows: int, *, method: str = "lora") -> Transfer:
     """The matrix of a set of sources; a last line that is still being written is left out."""
     text = file.read_text("utf-8")
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as whole:
         whole.write(text[: text.rfind("\n") + 1])
         whole.flush()
-        return read_transfer(whole.name, where={"method": "lora", "set": group, "rows": str(rows)})
+        return read_transfer(whole.name, where={"method": method, "set": group, "rows": str(rows)})
 
 
 def source_arrays(shop: Workshop, source: plan.Source, targets: Sequence[str]) -> SourceArrays:
@@ -98,7 +98,7 @@ def source_arrays(shop: Workshop, source: plan.Source, targets: Sequence[str]) -
         tensors=tensors,
         rows=float(shop.rows_trained_on(source)),
         family=SOURCES[source.task][0],
-        bytes=float((shop.folder(source) / "adapter_model.safetensors").stat().st_size),
+        bytes=float(shop.weights(source).stat().st_size),
         seconds=seconds,
     )
 
@@ -143,7 +143,7 @@ def few_shot(shop: Workshop, sources: Sequence[plan.Source], targets: Sequence[s
             seconds.append(sum(float(one["seconds"]) for one in found if one is not None))
     if not values:
         return None
-    bytes_kept = float(np.mean([(shop.folder(s) / "adapter_model.safetensors").stat().st_size for s in sources]))
+    bytes_kept = float(np.mean([shop.weights(s).stat().st_size for s in sources]))
     cost = Cost(passes=1, bytes=bytes_kept, seconds=float(np.mean(seconds)), needs="to tune every source on every target")
     return Ranked("few-shot tuning", values, cost, "10 steps from every source, where transfer is measured with 36")
 
@@ -199,11 +199,13 @@ def kept(result: dict[str, Any], sources: Sequence[str], targets: Sequence[str])
     return out, result["left_out"]
 
 
-def lines_of(ranked: Sequence[Ranked], targets: Sequence[MeasuredTarget], own: set[str]) -> list[Judged]:
+def lines_of(
+    ranked: Sequence[Ranked], targets: Sequence[MeasuredTarget], own: set[str], *, method: str = "lora"
+) -> list[Judged]:
     """References, then every ranking."""
     references = [chance(targets), no_transfer(targets), prior(targets), ceiling(targets)]
     kind = {True: "estimator", False: "rival"}
-    shipped = default_estimator("lora")
+    shipped = default_estimator(method)
     lines = [
         judge(r.name, r.values, targets, kind=kind[r.name in own], cost=r.cost, default=r.name == shipped, note=r.note)
         for r in ranked

@@ -1,10 +1,12 @@
 """Tune the targets of the transfer matrices as ``hubrank search`` does, and keep what a ranking is made from.
 
-    python bench/transfer/targets.py --data DIR --out DIR [--seeds 3] [--steps 75 25 150]
+    python bench/transfer/targets.py --data DIR --out DIR [--method bottleneck] [--seeds 3] [--steps 75 25 150]
 
 DIR as for run.py. Of each target, seed and number of steps: the LoRA's tensors, as peft would publish them, in
-``TARGET-STEPS-SEED.safetensors``. The rows are those that run.py measures the transfer to, the init is no source's. What is
-there already is left alone.
+``TARGET-STEPS-SEED.safetensors``; with ``--method bottleneck`` the bottlenecks' as the adapters library would, of the shape that
+the plan's bottleneck sources have, and its adapter_config.json in the file's metadata. Files are named alike, so that each
+method needs a folder of its own. The rows are those that run.py measures the transfer to, the init is no source's. What is there
+already is left alone.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # train_zoo
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -25,9 +28,10 @@ from train_zoo import BASE, as_target, read_rows
 
 from hubrank.target.base import find_base, load_base
 from hubrank.target.methods import Placement
-from hubrank.target.tuning import TuningPlan, tune
+from hubrank.target.tuning import Tuned, TuningPlan, tune
 
 INIT = 5_000  # apart from every source's seed
+TARGETS = {"lora": plan.TARGETS, "bottleneck": plan.BOTTLENECK_TARGETS}
 
 
 def draws(data: Path, rows: int, targets: tuple[str, ...]) -> dict[str, overlap.Draw]:
@@ -41,21 +45,43 @@ def draws(data: Path, rows: int, targets: tuple[str, ...]) -> dict[str, overlap.
     return found
 
 
+def placement(method: str, model: Any) -> Placement:
+    """Where and how large a search over the plan's sources of a method has the target's own."""
+    if method == "bottleneck":
+        return Placement(method, size=model.config.hidden_size // plan.PFEIFFER.rank, variant="seq_bn")
+    return Placement(method, tuple(name for name, _ in model.named_modules() if name.endswith(("query", "value"))))
+
+
+def write(tuned: Tuned, file: Path, steps: int, method: str) -> None:
+    """The tensors, and in the metadata what was done; a bottleneck cannot be read without its config."""
+    from safetensors.numpy import save_file
+
+    stated: dict[str, object] = {"steps": steps, "seconds": tuned.seconds}
+    if method == "bottleneck":
+        # The library names the folder that the base was loaded from.
+        stated["adapter_config"] = tuned.config() | {"model_name": BASE}
+    tensors = {name: np.ascontiguousarray(value) for name, value in tuned.tensors().items()}
+    partial = file.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"config": json.dumps(stated)})
+    partial.rename(file)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--targets", nargs="+", help="only these; default: those of the first LoRA matrix")
+    parser.add_argument("--method", choices=tuple(TARGETS), default="lora")
+    parser.add_argument("--targets", nargs="+", help="only these; default: those of the method's first matrix")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, nargs="+", default=[75, 25, 150])
     parser.add_argument(
         "--random-start", action="store_true", help="A of the LoRAs at random, as the papers of most rivals have it"
     )
     options = parser.parse_args()
-    from safetensors.numpy import save_file
-
+    if options.random_start and options.method != "lora":
+        parser.error("--random-start: only LoRAs start otherwise than at random")
     options.out.mkdir(parents=True, exist_ok=True)
-    drawn = draws(options.data, 200, tuple(options.targets or plan.TARGETS))
+    drawn = draws(options.data, 200, tuple(options.targets or TARGETS[options.method]))
     base = find_base(BASE)
     todo = [(steps, seed) for seed in range(options.seeds) for steps in options.steps]
     for steps, seed in sorted(todo, key=lambda pair: (pair[0] != options.steps[0] or pair[1] > 0, pair)):
@@ -65,13 +91,10 @@ def main() -> None:
                 continue
             target = as_target(task, [dict(row) for row in draw.rows])
             model, tokenizer = load_base(base)
-            modules = tuple(name for name, _ in model.named_modules() if name.endswith(("query", "value")))
-            how = TuningPlan(Placement("lora", modules), steps=steps, seed=INIT + seed, aligned=not options.random_start)
+            where = placement(options.method, model)
+            how = TuningPlan(where, steps=steps, seed=INIT + seed, aligned=not options.random_start)
             tuned = tune(model, tokenizer, target, how)
-            tensors = {name: np.ascontiguousarray(value) for name, value in tuned.tensors().items()}
-            partial = file.with_suffix(".partial")
-            save_file(tensors, partial, metadata={"config": json.dumps({"steps": steps, "seconds": tuned.seconds})})
-            partial.rename(file)
+            write(tuned, file, steps, options.method)
             print(f"{file.name} {tuned.seconds:.1f} s", flush=True)
 
 
