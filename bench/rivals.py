@@ -256,10 +256,10 @@ def triple(one: Interval) -> list[float] | None:
 
 
 def values_of(ranked: Ranked, names: Sequence[str]) -> dict[str, dict[str, list[float | None]]]:
-    """values[target][source]: one number a tuned target, to five digits; null where the source cannot be placed."""
+    """values[target][source]: one number a tuned target, to seven digits: fewer make ties; null where the source cannot be placed."""
     return {
         target: {
-            name: [None if np.isnan(one[i]) else float(f"{one[i]:.5g}") for one in of_target] for i, name in enumerate(names)
+            name: [None if np.isnan(one[i]) else float(f"{one[i]:.7g}") for one in of_target] for i, name in enumerate(names)
         }
         for target, of_target in ranked.values.items()
     }

@@ -19,7 +19,9 @@ __all__ = ["ESTIMATOR_HELP", "EXPLAINED", "search", "seconds_of"]
 
 
 EXPLAINED = 3
-ESTIMATOR_HELP = "What orders the sources: three-views, compute-std, tokens-std; docs/estimators.md. Default: the method's own."
+ESTIMATOR_HELP = (
+    "What orders the sources: four-views, three-views, compute-std, tokens-std; docs/estimators.md. Default: the method's own."
+)
 
 
 def search(

@@ -43,6 +43,8 @@ def first_order_evidence(packed: Packed, inputs: SiteInputs) -> FloatArray:
     total = (y**2).sum(axis=0)
     read = _inputs_on(packed, inputs)
     found: FloatArray = np.full(len(packed.sources), np.nan)
+    if not read:
+        return found
     # Small matrices: what more threads would win, starting them costs.
     with one_thread():
         for first in range(0, len(found), _SOURCES):
@@ -76,7 +78,7 @@ def _features(packed: Packed, read: dict[int, FloatArray], first: int, last: int
         made = x @ (packed.v[rows, : x.shape[1]].astype(np.float32) * sizes[:, None].astype(np.float32)).T
         for i, (a, b) in enumerate(zip(starts[:-1] - starts[0], starts[1:] - starts[0], strict=True)):
             parts[i].append(made[:, a:b])
-    nothing: FloatArray = np.zeros((len(next(iter(read.values()), ())), 0), np.float32)
+    nothing: FloatArray = np.zeros((len(next(iter(read.values()))), 0), np.float32)
     return [np.concatenate([nothing, *part], axis=1) for part in parts]
 
 

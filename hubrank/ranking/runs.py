@@ -16,8 +16,9 @@ from hubrank.ranking.stability import Settling
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.target.architecture import architecture_of, head_kind
 from hubrank.target.base import BaseModel, load_base
+from hubrank.target.features import WITH_LABELS
 from hubrank.target.frameworks import import_peft, import_transformers
-from hubrank.target.site_inputs import has_inputs, site_inputs, space_of
+from hubrank.target.site_inputs import site_inputs, space_of
 from hubrank.target.site_inputs_files import inputs_key, read_inputs, write_inputs
 from hubrank.target.tuned_files import TunedRecord, base_identity, read_tuned, run_key, write_tuned
 from hubrank.target.tuning import TuningPlan, tune
@@ -77,7 +78,7 @@ class Runs:
     def informed(self, yardstick: Yardstick, until: float | None = None) -> Yardstick:
         """The yardstick with what the target's rows say of its sources, if its estimator asks; to be had before tuning.
 
-        Rows without a label each, or of one class, say nothing.
+        Rows without a label each say nothing.
 
         Args:
             until: when the time for everything is up; a part of it is spent here, at most.
@@ -86,7 +87,7 @@ class Runs:
             BaseModelError: the base cannot be loaded, or cannot read the target.
         """
         packed, target, settings = yardstick.packed, self._target, self._settings
-        if not yardstick.asks_rows or not has_inputs(target):
+        if not yardstick.asks_rows or target.task not in WITH_LABELS:
             return yardstick
         spaces = {space_of(site) for site in packed.sites}
         key = inputs_key(target, f"{self._base_identity()} {self._dtype}", spaces, device=self._device)

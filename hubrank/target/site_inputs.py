@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from hubrank.checkpoints.architectures import site_of
-from hubrank.target.features import WITH_LABELS, batches_of, labels_of
+from hubrank.target.features import batches_of, labels_of
 from hubrank.target.frameworks import import_torch
 from hubrank.target.methods import Placement
 from hubrank.target.objectives import objective_for
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hubrank.target.task import Target
     from hubrank.types import FloatArray, Site
 
-__all__ = ["MOST_ROWS", "SiteInputs", "Space", "has_inputs", "site_inputs", "space_of"]
+__all__ = ["MOST_ROWS", "SiteInputs", "Space", "site_inputs", "space_of"]
 
 MOST_ROWS = 400
 """Of a target, or words of one that is to be tagged: the pass must stay cheaper than a few steps of tuning."""
@@ -57,19 +57,13 @@ def space_of(site: Site) -> Space:
     return site.stack, site.layer, site.reads
 
 
-def has_inputs(target: Target) -> bool:
-    """Whether the rows, or words, of a target have labels that inputs could explain: of two kinds at least."""
-    if target.task not in WITH_LABELS:
-        return False
-    return len(set(target.labels)) > 1 if target.task in ("classification", "regression") else True
-
-
 def site_inputs(
     model: Any, tokenizer: Any, target: Target, spaces: Collection[Space], *, device: str, until: float | None = None
 ) -> SiteInputs:
     """Run a target's rows through the base once, without learning anything, and keep what its modules read.
 
-    At most :data:`MOST_ROWS` rows are used. A space that the model lacks, or whose numbers are not finite, is left out.
+    For a task of :data:`hubrank.target.features.WITH_LABELS`; at most :data:`MOST_ROWS` rows are used. A space that the model
+    lacks, or whose numbers are not finite, is left out.
 
     Args:
         model, tokenizer: from :func:`hubrank.target.base.load_base`; the model is put on ``device`` and into evaluation.

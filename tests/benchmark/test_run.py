@@ -93,10 +93,11 @@ def test_the_whole_way(run):
     assert [(t.name, t.sources, t.seeds, t.best) for t in report.targets] == [("one", 5, 2, "twin"), ("two", 5, 2, "twin")]
     assert report.targets[0].no_transfer == pytest.approx(0.5)
     assert {one.name for one in report.lines if one.kind == "estimator"} == set(ESTIMATORS)
-    ours = line(report, "three-views")
+    ours = line(report, "four-views")
     assert ours.default
-    assert ours.per_target["one"]["regret@1"] == 0  # the twin of the target is found whatever else there is
-    assert ours.per_target["one"]["gain"] == pytest.approx(0.4)
+    by_weights = line(report, "three-views")
+    assert by_weights.per_target["one"]["regret@1"] == 0  # the twin of the target is found whatever else there is
+    assert by_weights.per_target["one"]["gain"] == pytest.approx(0.4)
     assert (ours.cost.tunes, ours.cost.passes) == (True, 0)
     assert ours.cost.tuning_seconds > 0
     assert ours.cost.bytes > 0
@@ -105,15 +106,15 @@ def test_the_whole_way(run):
     assert line(report, "source prior, leave one target out").figures["regret@1"].mean == 0
     assert line(report, "chance").per_target["one"]["regret@1"] > 0.3
     told = {one["ranking"]: one["minus_default"] for one in bench_value(report)["rankings"]}
-    assert told["three-views"] is None
+    assert told["four-views"] is None
     assert told["chance"]["regret@1"]["mean"] == pytest.approx(
         line(report, "chance").figures["regret@1"].mean - ours.figures["regret@1"].mean, abs=1e-5
     )
 
 
 def test_a_target_that_was_tuned_is_not_tuned_again_and_the_figures_stay(run):
-    first, second = run(estimators=("three-views",)), run(estimators=("three-views",))
-    assert [one.name for one in second.lines if one.kind == "estimator"] == ["three-views"]
+    first, second = run(estimators=("four-views",)), run(estimators=("four-views",))
+    assert [one.name for one in second.lines if one.kind == "estimator"] == ["four-views"]
     assert first.lines[-1].per_target == second.lines[-1].per_target
     assert first.lines[-1].cost.tuning_seconds == second.lines[-1].cost.tuning_seconds
 

@@ -119,7 +119,7 @@ def zoo_of(folder: Path, *bases: str, method: str = "lora", gone: bool = False) 
 def test_a_ranking_with_all_its_fields(run, base, file):
     ranking = run(top=None)
     assert (ranking.base, ranking.base_folder) == (BASE, str(base.folder))
-    assert (ranking.methods, ranking.estimator) == (("lora",), "three-views")
+    assert (ranking.methods, ranking.estimator) == (("lora",), "four-views")
     target = ranking.target
     assert (target.path, target.examples, target.task, target.labels) == (str(file), 24, "classification", 2)
     assert (target.steps, target.device) == (STEPS, "cpu")
@@ -133,6 +133,7 @@ def test_a_ranking_with_all_its_fields(run, base, file):
         assert len(row.layers) == 2
         assert all(-1 <= layer <= 1 for layer in row.layers)
         assert (row.coverage, row.warnings, row.source.task) == (1.0, (), "toy")
+        assert np.isfinite(row.evidence)
     assert 0 <= ranking.energy <= 1
     assert ranking.notes == ()
 
@@ -224,7 +225,7 @@ def test_the_listener_hears_stages_steps_and_notes(run, tmp_path):
     file = write_lines(tmp_path / "long.jsonl", rows)
     listener = Listening()
     run(target=file, listener=listener)
-    assert listener.stages == [f"loading {BASE}", "tuning lora on 24 rows of long.jsonl"]
+    assert listener.stages == [f"loading {BASE}", f"reading long.jsonl with {BASE}", "tuning lora on 24 rows of long.jsonl"]
     assert listener.steps == [(step, STEPS) for step in range(1, STEPS + 1)]
     assert listener.notes == [f"{file}: line 1: text cut to its first 20,000 characters"]
 
@@ -407,7 +408,7 @@ def test_many_bases_are_not_all_listed(tmp_path):
         ({"top": -1}, "--top -1"),
         ({"seed": -1}, "--seed -1: give a number from 0 to 2147483647"),
         ({"seed": 2**31}, "--seed 2147483648"),
-        ({"estimator": "best"}, "--estimator best: unknown; there is compute-std, three-views"),
+        ({"estimator": "best"}, "--estimator best: unknown; there is compute-std, four-views, three-views"),
         ({"repeats": 0}, "--repeats 0: give a number from 1 to 100"),
         ({"budget": 0.0}, "--budget 0: give a time above 0"),
         ({"budget": float("nan")}, "--budget nan"),

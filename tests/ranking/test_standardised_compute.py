@@ -68,13 +68,14 @@ def test_the_values_are_finite(rows):
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_an_estimator_takes_known_arrays_by_keyword(name):
-    assert set(wanted(ESTIMATORS[name])) <= {"compute", "read", "write", "zoo", "strength"}
+    assert set(wanted(ESTIMATORS[name])) <= {"compute", "read", "write", "zoo", "strength", "evidence"}
     parameters = inspect.signature(ESTIMATORS[name]).parameters.values()
     assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}
 
 
 def test_each_method_has_its_own_default():
     assert set(DEFAULTS.values()) <= set(ESTIMATORS)
-    assert default_estimator("lora") == default_estimator("bottleneck") == DEFAULT == "three-views"
+    assert default_estimator("lora") == "four-views"
+    assert default_estimator("bottleneck") == DEFAULT == "three-views"
     assert (default_estimator("prompt"), default_estimator("prefix")) == ("tokens-std", "compute-std")
     assert default_estimator("a method without figures") == DEFAULT

@@ -229,7 +229,7 @@ def test_every_format_has_the_explanation_where_there_is_one():
     assert value["layers"][1] == {"stack": "encoder", "layer": 1, "sites": 2, "deviations": [2.5, 2.5, 2.5]}
     assert value["gap"] == {
         "rank": 2, "source": "org/second", "subfolder": None, "score": 1.31, "views": [0.9, -0.2, 0.4],
-        "layer": {"stack": "encoder", "layer": 1}, "seeds_ahead": 1,
+        "layer": {"stack": "encoder", "layer": 1}, "seeds_ahead": 1, "rows": None,
     }  # fmt: skip
     assert value["profile"]["nearest"][0] == {"source": "org/near", "subfolder": None, "task": "snli", "cosine": 0.5}
     assert value["profile"]["shares"][1]["share"] == 0.8
