@@ -207,15 +207,19 @@ def verdict(evidence: Evidence) -> str:
     return table([*heads, "AUROC, same task", "the second alone", "both"], rows)
 
 
+WEIGHT_NESTED = "nested, the weight of the rows alone"
+
+
 def chosen(evidence: Evidence) -> str:
     """The shipped default beside what a nested choice takes, on both sets of sources."""
     rows = []
     for group in ("first", "second"):
         found = evidence.at(f"choose/{group}")
-        for what in ("shipped", "averaged", "nested", "best in sample"):
-            cells = [f"{value:.1f}" for name, value in found[what].items() if name != "candidate"]
+        for what in ("shipped", "averaged", "nested", WEIGHT_NESTED, "best in sample"):
+            cells = [f"{value:.1f}" for key, value in found[what].items() if key != "candidate"]
             about = f" ({found[what]['candidate']})" if "candidate" in found[what] else ""
-            rows.append([f"{group} set, {found['targets']} targets", what + about, *cells])
+            name = "weight nested" if what == WEIGHT_NESTED else what
+            rows.append([f"{group} set, {found['targets']} targets", name + about, *cells])
     return table(["sources", "ranking", "regret@1", "@3", "without kin: @1", "@3"], rows)
 
 

@@ -15,8 +15,8 @@ __all__ = ["LOGME_WEIGHT", "blended"]
 LOGME_WEIGHT = 2.0
 """w of ``z(value) + w * z(LogME)``: how much a standard deviation of LogME counts against one of the estimator's value.
 
-Of 0, 1/4, 1/2, 1, 2 and 4 the best over the first ten of 24 sources on 16 targets (bench/blend.py): regret@1 5.7 % without
-LogME, 2.1 % with it, and 2.4 % where each target gets the weight that serves the others best; from 1 to 4 it hardly matters."""
+Of 0, 1/4, 1/2, 1, 2 and 4 the best over the first ten of 24 sources on 16 targets (bench/blend.py): regret@1 2.8 % without
+LogME, 2.0 % with it, also where each target gets the weight that serves the others best; from 1 to 4 it hardly matters."""
 
 
 def blended(values: Sequence[float], logmes: Sequence[float], *, weight: float = LOGME_WEIGHT) -> NDArray[np.float64]:
