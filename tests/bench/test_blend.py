@@ -31,3 +31,16 @@ def test_the_committed_result_is_what_the_committed_values_give(blend):
     targets = sys.modules["summarise"].matrices(blend.read_rows([BENCH / "transfer" / "rows-lora.jsonl"]))["lora", "first", 200]
     assert kept["all sources"] == blend.table(values, targets)
     assert kept["shipped"] == blend.LOGME_WEIGHT
+
+
+def test_the_page_of_reranking_says_what_was_measured():
+    result = json.loads((BENCH / "results" / "blend.json").read_text())
+    page = (BENCH.parent / "docs" / "verify.md").read_text()
+    figures = [("as searched", 0, None), ("`--rerank 5`", 0, "nested"), ("`--rerank 10`", 1, "nested"), ("all 24", 2, "nested")]
+    for name, i, what in figures:
+        found = [
+            rows[i]["nested"] if what else rows[i]["regret@1 / @3 by weight"]["0"]
+            for rows in (result["all sources"], result["without kin"])
+        ]
+        cells = " | ".join(f"{one:.1f} / {three:.1f}" for one, three in found)
+        assert f"| {name} | {cells} |" in page

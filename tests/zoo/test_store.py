@@ -16,6 +16,7 @@ import pytest
 
 from hubrank.errors import StoreDamagedError, StoreError, StoreLockedError, UsageError
 from hubrank.zoo import database, store
+from hubrank.zoo.place import clear_store, tag_folder
 from hubrank.zoo.store import CACHE_TAG, Skip, Zoo, cache_folder, source_id
 from tests.builders import dense, make_source, random_signature
 
@@ -385,3 +386,13 @@ def test_a_store_that_another_holds_is_locked_not_damaged(tmp_path, monkeypatch)
             other.close()
         zoo.put(make_source("org/two"), random_signature(1))
         assert len(zoo.sources()) == 2
+
+
+def test_clearing_takes_all_that_was_kept_of_targets_and_nothing_of_the_user_s(tmp_path):
+    """Inputs are means over the tokens of the user's own rows."""
+    tag_folder(tmp_path)
+    for name in ("packed", "tuned", "inputs", "measured", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"12345")
+    assert clear_store(tmp_path) == 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CACHE_TAG, "mine"]
