@@ -6,7 +6,7 @@ DIR of --data and --targets as for rivals.py. Truth is the measured transfer of 
 
     candidates  sums of z-scored cosines: which views; which part of a source's usual cosine is taken off before (its median
                 with the other sources: 0 nothing, 1 all of it, so that a source that is like everything gains nothing by it);
-                and how much the evidence of the target's rows weighs beside them
+                and how much the evidence of the target's rows weighs beside them (of very many: 200 weigh three quarters of it)
     nested      each target under the candidate that serves the other targets best: the least sum of regret@1 and @3, over all
                 sources and without kin
     averaged    the default on the mean of a target's tuned seeds, as ``search --repeats`` ranks
@@ -36,8 +36,9 @@ from rival_arrays import Workshop
 from hubrank.benchmark.judge import restricted
 from hubrank.benchmark.transfer import MeasuredTarget, Transfer, read_transfer
 from hubrank.ranking.background import compare_sources
-from hubrank.ranking.estimators.four_views import WEIGHT, known_z_scores
+from hubrank.ranking.estimators.four_views import WEIGHT, known_z_scores, weight_of
 from hubrank.ranking.estimators.three_views import z_scores
+from hubrank.ranking.first_order import Evidence
 from hubrank.ranking.measures import bootstrap, regret
 from hubrank.ranking.verdict import usual_cosines
 from hubrank.signatures.basis import project
@@ -60,12 +61,13 @@ class Cosines:
 
     targets: Mapping[str, Sequence[Mapping[str, np.ndarray]]]
     usual: Mapping[str, np.ndarray]
-    evidence: Mapping[str, np.ndarray]
+    evidence: Mapping[str, Evidence]
 
     def values(self, target: str, candidate: Candidate, *, averaged: bool = False) -> list[np.ndarray]:
         """A candidate's values, one array a tuned seed, or their mean."""
         views, part, weight = candidate
-        rows = weight * known_z_scores(self.evidence[target])
+        evidence = self.evidence[target]
+        rows = weight / WEIGHT * weight_of(evidence.rows) * known_z_scores(evidence.values)
         found = [sum(z_scores(one[v] - part * self.usual[v]) for v in views) + rows for one in self.targets[target]]
         return [np.mean(found, axis=0)] if averaged else found
 

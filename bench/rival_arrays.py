@@ -26,7 +26,7 @@ from train_zoo import BASE, as_target, read_rows
 from hubrank.benchmark.source_model import PROBES, SourceModel, fit_head
 from hubrank.checkpoints.adapters_families import read_adapters
 from hubrank.checkpoints.peft_lora import read_lora
-from hubrank.ranking.first_order import first_order_evidence
+from hubrank.ranking.first_order import Evidence, first_order_evidence
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.target.base import find_base, load_base
 from hubrank.target.rows import Target
@@ -202,8 +202,8 @@ class Workshop:
         """``states`` [200, d] of the base for the target's rows."""
         return self._kept(f"target-{target}", lambda: {"states": self._states(self.target_rows(target))})
 
-    def evidence(self, packed: Packed, target: str) -> tuple[np.ndarray, float]:
-        """([sources] what the target's rows say of a zoo's sources, as a search asks them; CPU seconds, the pass included)."""
+    def evidence(self, packed: Packed, target: str) -> tuple[Evidence, float]:
+        """(what the target's rows say of a zoo's sources, as a search asks them; CPU seconds, the pass included)."""
         spaces = sorted({space_of(site) for site in packed.sites})
 
         def compute() -> dict[str, np.ndarray]:
@@ -216,6 +216,8 @@ class Workshop:
             raise SystemExit(f"{target}: what its rows say is not in the work folder; run without --cached")
         known = {space: arrays[json.dumps(space)] for space in spaces if json.dumps(space) in arrays}
         value, seconds = timed(lambda: first_order_evidence(packed, SiteInputs(known, arrays["labels"])))
+        if value is None:
+            raise SystemExit(f"{target}: its rows say nothing of these sources")
         return value, seconds + float(arrays["seconds"])
 
     def of_tuned(self, target: str, steps: int, seed: int) -> Arrays | None:

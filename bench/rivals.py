@@ -158,7 +158,7 @@ def estimators(
     )
     rows = {target: shop.evidence(packed, target) for target in targets}
     asked = float(np.mean([seconds for _, seconds in rows.values()]))
-    alone = {target: [found] for target, (found, _) in rows.items()}
+    alone = {target: [found.values] for target, (found, _) in rows.items()}
     out = [Ranked(ROWS_ALONE, alone, Cost(seconds=asked, bytes=size), "four-views without the tuned target")]
     for name in ESTIMATORS:
         yardstick = measure(packed, estimator=name)

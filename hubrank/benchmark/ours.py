@@ -20,10 +20,11 @@ from hubrank.zoo.packed_files import open_packed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from hubrank.ranking.first_order import Evidence
     from hubrank.ranking.search import Listener, SearchSettings
     from hubrank.target.base import BaseModel
     from hubrank.target.task import Target
-    from hubrank.types import FloatArray, Signature, Source
+    from hubrank.types import Signature, Source
     from hubrank.zoo.store import Zoo
 
     Numbers = NDArray[np.float64]
@@ -82,17 +83,18 @@ class Signing:
             method, last = yardstick.packed.method, i == len(first) - 1
             informed = _with(yardstick, evidence)
             signatures[method] = tuple(runs.run(informed, seed, None, 1, last) for seed in seeds)
-        return SignedTarget(signatures, evidence, sum(run.seconds for run in runs.done) / len(seeds))
+        return SignedTarget(signatures, evidence, sum(run.seconds for run in runs.done) / len(seeds), runs.reading)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SignedTarget:
     """What moved when a target was tuned, by method, one signature a seed; what its rows say of each method's sources, where an
-    estimator asks; ``seconds`` of one seed by all methods."""
+    estimator asks; ``seconds`` of one seed by all methods, ``asking`` of asking the rows."""
 
     signatures: Mapping[str, tuple[Signature, ...]]
-    evidence: Mapping[str, FloatArray | None]
+    evidence: Mapping[str, Evidence | None]
     seconds: float
+    asking: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +147,10 @@ def estimate_all(yardsticks: Sequence[Yardstick], signed: SignedTarget) -> Estim
             sources = run.yardstick.packed.sources
             values |= {sources[row]: float(value) for row, value in zip(run.usable, table[0], strict=True)}
         seeds.append(values)
-    return Estimates(tuple(seeds), (time.process_time() - started) / len(seeds))
+    asking = signed.asking if any(yardstick.asks_rows for yardstick in yardsticks) else 0.0
+    return Estimates(tuple(seeds), (time.process_time() - started) / len(seeds) + asking)
 
 
-def _with(yardstick: Yardstick, evidence: Mapping[str, FloatArray | None]) -> Yardstick:
+def _with(yardstick: Yardstick, evidence: Mapping[str, Evidence | None]) -> Yardstick:
     """With what a target's rows say of the method's sources, if it asks."""
     return replace(yardstick, evidence=evidence.get(yardstick.packed.method)) if yardstick.asks_rows else yardstick

@@ -15,7 +15,7 @@ from hubrank.ranking.rank import rank_sources
 from hubrank.types import Scored, Signature
 
 if TYPE_CHECKING:
-    from hubrank.types import FloatArray
+    from hubrank.ranking.first_order import Evidence
     from hubrank.zoo.packed import Packed
 
 __all__ = ["SignedTarget", "Signer", "stand", "target_findings"]
@@ -34,7 +34,7 @@ class SignedTarget:
     base: str
     packed: Packed
     signature: Signature
-    evidence: FloatArray | None = None
+    evidence: Evidence | None = None
 
 
 Signer: TypeAlias = Callable[[str | Path], SignedTarget]

@@ -14,6 +14,7 @@ from hubrank.types import View
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from hubrank.ranking.first_order import Evidence
     from hubrank.types import FloatArray
     from hubrank.zoo.packed import Packed
 
@@ -112,7 +113,7 @@ def estimate(
     usable: NDArray[np.intp],
     *,
     strength: float,
-    evidence: FloatArray | None = None,
+    evidence: Evidence | None = None,
     without: int | None = None,
 ) -> FloatArray:
     """An estimator's values of the usable sources, [k], from the arrays that it wants.
@@ -120,7 +121,7 @@ def estimate(
     Args:
         cosines: per view [n], of the target with every source.
         strength: of the target's update.
-        evidence: [n] what the target's rows say of every source; None where they say nothing.
+        evidence: what the target's rows say of every source; None where they say nothing.
         without: the row of ``mutual`` that the target is itself; its cosines say nothing of the rest of the zoo.
     """
     names = wanted(estimator)
@@ -131,8 +132,9 @@ def estimate(
     if "strength" in names:
         arrays["strength"] = mutual.strengths[others] / strength
     if "evidence" in names:
-        arrays["evidence"] = np.full(len(usable), np.nan) if evidence is None else evidence[usable]
-    return estimator(**arrays)
+        arrays["evidence"] = np.full(len(usable), np.nan) if evidence is None else evidence.values[usable]
+    counts = {"rows": 0 if evidence is None else evidence.rows} if "rows" in names else {}
+    return estimator(**arrays, **counts)
 
 
 def measure_background(mutual: Mutual, estimator: Estimator) -> Background | None:

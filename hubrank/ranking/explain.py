@@ -171,7 +171,7 @@ class _Field:
         self.cosines = {view: cosines[view] for view in self.views}
         self.deviations = {view: z_scores(cosines[view]) for view in self.views}
         asked = result.yardstick.evidence
-        self.evidence: FloatArray = np.full(len(self.usable), np.nan) if asked is None else asked[self.usable]
+        self.evidence: FloatArray = np.full(len(self.usable), np.nan) if asked is None else asked.values[self.usable]
         self.rows = known_z_scores(self.evidence)
         self.layers = self._parts(_layer_of)
         self.modules = self._parts(_module_of)

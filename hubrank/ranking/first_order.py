@@ -9,7 +9,10 @@ side: a product of matrices that the packed zoo holds. No source is run, and the
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,32 +31,67 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float64]
 
-__all__ = ["first_order_evidence"]
+__all__ = ["Evidence", "first_order_evidence"]
 
 _SOURCES = 16  # at a time: what is iterated over stays in the processor's cache
 _NOTHING = 1e-6  # eigenvalues below this part of the largest are rounding
+_NOISE = 1e-3  # of the labels' variance, at least: with more columns than rows all is explained, down to the store's eight bits
 
 
-def first_order_evidence(packed: Packed, inputs: SiteInputs) -> FloatArray:
-    """[n] LogME of the rows' labels on each source's first-order features, a row; NaN for a source without any.
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What a target's rows say of the sources of a zoo.
+
+    Attributes:
+        values: [n] LogME of the labels on each source's first-order features, a row; NaN for a source without any.
+        rows: how many rows there were.
+    """
+
+    values: FloatArray
+    rows: int
+
+
+def first_order_evidence(packed: Packed, inputs: SiteInputs, *, until: float | None = None) -> Evidence | None:
+    """LogME of the rows' labels on each source's first-order features.
 
     Features are centred, and have a mean squared norm of 1 over the rows, so that a strong source is no better than a weak one.
+    Outputs are standardised: an intercept is no source's merit. None where no label differs from another, no site's inputs are
+    known, or the time is up.
+
+    Args:
+        until: on the clock of ``time.perf_counter``, when the time is up.
     """
-    y = one_hot(inputs.labels)
-    total = (y**2).sum(axis=0)
+    y = _standardised(one_hot(inputs.labels))
     read = _inputs_on(packed, inputs)
-    found: FloatArray = np.full(len(packed.sources), np.nan)
-    if not read:
-        return found
-    # Small matrices: what more threads would win, starting them costs.
-    with one_thread():
-        for first in range(0, len(found), _SOURCES):
-            last = min(first + _SOURCES, len(found))
-            spectra = [_spectrum(features, y) for features in _features(packed, read, first, last)]
-            known = [i for i, one in enumerate(spectra) if one is not None]
-            if known:
-                found[np.add(known, first)] = _evidence([one for one in spectra if one is not None], total, len(y))
-    return found
+    if not read or not y.shape[1]:
+        return None
+    values: FloatArray = np.full(len(packed.sources), np.nan)
+
+    def work(first: int) -> bool:
+        if until is not None and time.perf_counter() >= until:
+            return False
+        last = min(first + _SOURCES, len(values))
+        spectra = [_spectrum(features, y) for features in _features(packed, read, first, last)]
+        known = [i for i, one in enumerate(spectra) if one is not None]
+        if known:
+            values[np.add(known, first)] = _evidence([one for one in spectra if one is not None], y)
+        return True
+
+    # Small matrices: what more threads for one would win, starting them costs; but each thread can have matrices of its own.
+    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = all(list(pool.map(work, range(0, len(values), _SOURCES))))
+    return Evidence(values, len(y)) if done else None
+
+
+def _standardised(y: Numbers) -> Numbers:
+    """Outputs less their means, in their deviations; those that are the same for all rows are left out."""
+    largest = np.abs(y).max(axis=0)
+    y = y[:, (largest > 0) & np.isfinite(largest)] / largest[(largest > 0) & np.isfinite(largest)]
+    y = y - y.mean(axis=0)
+    deviations = y.std(axis=0)
+    differ = deviations > 1e-12
+    standard: Numbers = y[:, differ] / deviations[differ]
+    return standard
 
 
 def _inputs_on(packed: Packed, inputs: SiteInputs) -> dict[int, FloatArray]:
@@ -94,10 +132,11 @@ class _Spectrum:
 def _spectrum(features: FloatArray, y: Numbers) -> _Spectrum | None:
     """By the smaller Gram matrix of the features; None of features that are all nothing."""
     n, d = features.shape
-    size = float((features**2).sum(dtype=np.float64)) / n
-    if not np.isfinite(size) or size <= 0:
+    largest = float(np.abs(features).max(initial=0.0))
+    if not np.isfinite(largest) or largest <= 0:
         return None
-    x = features / np.float32(np.sqrt(size))
+    x = features / np.float32(largest)  # before squaring: a hostile file's numbers may be as large as float32 has them
+    x /= np.float32(np.sqrt((x**2).sum(dtype=np.float64) / n))
     squares, vectors = np.linalg.eigh(x.T @ x if d <= n else x @ x.T)
     kept = squares > _NOTHING * squares[-1]
     squares, vectors = squares[kept].astype(np.float64), vectors[:, kept].astype(np.float64)
@@ -106,9 +145,10 @@ def _spectrum(features: FloatArray, y: Numbers) -> _Spectrum | None:
     return _Spectrum(squares, products**2, d)
 
 
-def _evidence(spectra: Sequence[_Spectrum], total: Numbers, rows: int) -> Numbers:
+def _evidence(spectra: Sequence[_Spectrum], y: Numbers) -> Numbers:
     """[sources] mean over the outputs of each source's log evidence."""
-    outputs, most = len(total), max(len(one.squares) for one in spectra)
+    rows, outputs = y.shape
+    most = max(len(one.squares) for one in spectra)
     squares = np.zeros((most, len(spectra), outputs))
     fitted = np.zeros_like(squares)
     for i, one in enumerate(spectra):
@@ -117,7 +157,7 @@ def _evidence(spectra: Sequence[_Spectrum], total: Numbers, rows: int) -> Number
     found = log_evidence(
         squares.reshape(most, -1),
         fitted=fitted.reshape(most, -1),
-        total=np.tile(total, len(spectra)),
+        total=np.tile((1 + _NOISE) * (y**2).sum(axis=0), len(spectra)),
         n=rows,
         d=np.repeat([one.columns for one in spectra], outputs),
     )

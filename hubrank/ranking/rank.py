@@ -20,6 +20,7 @@ from hubrank.types import Scored, Signature, Verdict, View
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from hubrank.ranking.first_order import Evidence
     from hubrank.types import FloatArray
     from hubrank.zoo.packed import Packed
 
@@ -44,8 +45,8 @@ class Ranked:
 class Yardstick:
     """A packed zoo, an estimator, and how the zoo's sources stand to each other: measured once a search.
 
-    ``evidence`` [n] is what the rows of the target at hand say of each source (:mod:`hubrank.ranking.first_order`), NaN where
-    nothing; None where there are no rows, they say nothing, or the estimator does not ask.
+    ``evidence`` is what the rows of the target at hand say of each source (:mod:`hubrank.ranking.first_order`); None where
+    there are no rows, they say nothing, or the estimator does not ask.
     """
 
     packed: Packed
@@ -53,7 +54,7 @@ class Yardstick:
     estimator: Estimator
     mutual: Mutual
     background: Background | None
-    evidence: FloatArray | None = None
+    evidence: Evidence | None = None
 
     @property
     def views(self) -> list[View]:
@@ -136,7 +137,7 @@ def compare(yardstick: Yardstick, signature: Signature) -> Compared:
         usable=usable,
         values=values,
         scores=background.scores(values, spread=spread) if background is not None else None,
-        evidence=None if evidence is None else evidence[usable],
+        evidence=None if evidence is None else evidence.values[usable],
         similarity=raw,
         coverage=packed.coverage(target)[usable],
         energy=energy_kept(target, yardstick.views),
@@ -159,7 +160,7 @@ def rank_sources(
     packed: Packed,
     signature: Signature,
     *,
-    evidence: FloatArray | None = None,
+    evidence: Evidence | None = None,
     estimator: str | None = None,
     top: int | None = None,
 ) -> Ranked:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubrank.errors import AdapterError, BaseModelError
-from hubrank.ranking.first_order import first_order_evidence
+from hubrank.ranking.evidence_files import evidence_key, read_evidence, write_evidence
+from hubrank.ranking.first_order import Evidence, first_order_evidence
 from hubrank.ranking.placement import usual_placement
 from hubrank.ranking.rank import Yardstick, compare
 from hubrank.ranking.stability import Settling
@@ -19,7 +20,6 @@ from hubrank.target.base import BaseModel, load_base
 from hubrank.target.features import WITH_LABELS
 from hubrank.target.frameworks import import_peft, import_transformers
 from hubrank.target.site_inputs import site_inputs, space_of
-from hubrank.target.site_inputs_files import inputs_key, read_inputs, write_inputs
 from hubrank.target.tuned_files import TunedRecord, base_identity, read_tuned, run_key, write_tuned
 from hubrank.target.tuning import TuningPlan, tune
 from hubrank.types import MethodRun, Signature, Source
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hubrank.ranking.search import Listener, SearchSettings
     from hubrank.target.methods import Attached
     from hubrank.target.task import Target
+    from hubrank.zoo.packed import Packed
 
 __all__ = ["EVERY", "SHOWN", "Runs", "Snapshot"]
 
@@ -53,7 +54,8 @@ class Snapshot:
 class Runs:
     """Tunes one target on one base.
 
-    ``done`` lists the runs, ``signatures`` what moved in each, ``notes`` what the user should know of them.
+    ``done`` lists the runs, ``signatures`` what moved in each, ``notes`` what the user should know of them, ``reading`` the
+    seconds that asking the rows took.
     """
 
     def __init__(
@@ -74,33 +76,53 @@ class Runs:
         self.done: list[MethodRun] = []
         self.signatures: list[Signature] = []
         self.notes: list[str] = []
+        self.reading = 0.0
 
     def informed(self, yardstick: Yardstick, until: float | None = None) -> Yardstick:
         """The yardstick with what the target's rows say of its sources, if its estimator asks; to be had before tuning.
 
-        Rows without a label each say nothing.
+        Rows without a label each say nothing. Nor do those that the base cannot be run on: tuning, which comes next, tells why.
 
         Args:
             until: when the time for everything is up; a part of it is spent here, at most.
 
         Raises:
-            BaseModelError: the base cannot be loaded, or cannot read the target.
+            BaseModelError: the base cannot be loaded.
         """
-        packed, target, settings = yardstick.packed, self._target, self._settings
-        if not yardstick.asks_rows or target.task not in WITH_LABELS:
+        if not yardstick.asks_rows or self._target.task not in WITH_LABELS:
             return yardstick
+        started = time.perf_counter()
+        by = None if until is None else started + _READING * (until - started)
+        evidence, why = self._evidence(yardstick.packed, by)
+        self.reading += time.perf_counter() - started
+        if evidence is None:
+            self.notes.append(f"{yardstick.packed.method}: ranked without what the rows say of the sources ({why})")
+        return replace(yardstick, evidence=evidence)
+
+    def _evidence(self, packed: Packed, by: float | None) -> tuple[Evidence | None, str]:
+        key = evidence_key(self._target, f"{self._base_identity()} {self._dtype}", packed, device=self._device)
+        known = read_evidence(self._cache, key, len(packed.sources)) if self._settings.reuse else None
+        if known is not None:
+            return known, ""
+        self._listener.stage(f"reading {self._target.name} with {self._base.name}")
+        model, tokenizer = self._base_model()
         spaces = {space_of(site) for site in packed.sites}
-        key = inputs_key(target, f"{self._base_identity()} {self._dtype}", spaces, device=self._device)
-        inputs = read_inputs(self._cache, key) if settings.reuse else None
-        if inputs is None:
-            self._listener.stage(f"reading {target.name} with {self._base.name}")
-            model, tokenizer = self._base_model()
-            now = time.perf_counter()
-            by = None if until is None else now + _READING * (until - now)
-            inputs = site_inputs(model, tokenizer, target, spaces, device=self._device, until=by)
-            if by is None or time.perf_counter() < by:  # else some of the rows are missing
-                inputs = write_inputs(self._cache, key, inputs)
-        return replace(yardstick, evidence=first_order_evidence(packed, inputs)) if inputs.spaces else yardstick
+        try:
+            inputs = site_inputs(model, tokenizer, self._target, spaces, device=self._device, until=by)
+        except BaseModelError as error:
+            return None, str(error)
+        finally:
+            model.to("cpu")  # where it waits for its copies to be tuned: on a GPU there may be no room for both
+        if not inputs.spaces:
+            return None, f"none of the modules that they change reads them in {self._base.name}"
+        evidence = first_order_evidence(packed, inputs, until=by)
+        if evidence is None:
+            return None, "their labels do not differ" if by is None or time.perf_counter() < by else "the time was too short"
+        if inputs.whole:
+            write_evidence(self._cache, key, evidence)
+        else:
+            self.notes.append(f"the time was up after {evidence.rows} rows had been asked what they say of the sources")
+        return evidence, ""
 
     def run(self, yardstick: Yardstick, seed: int, until: float | None, runs_left: int, last: bool) -> Signature:
         """The target's signature under one method and seed.
@@ -118,7 +140,9 @@ class Runs:
         placement = usual_placement(yardstick.packed, model)
         every = EVERY if len(yardstick.packed.sources) <= _LARGE else 2 * EVERY
         plan = TuningPlan(placement, steps=settings.steps, seed=seed, every=every, aligned=True)
-        key = run_key(self._target, f"{self._base_identity()} {self._dtype}", plan, device=self._device, early=settings.early)
+        identity = f"{self._base_identity()} {self._dtype}"
+        order = yardstick.name + (" with rows" if yardstick.evidence is not None else "")
+        key = run_key(self._target, identity, plan, device=self._device, early=settings.early, order=order)
         record = read_tuned(self._cache, key) if settings.reuse else None
         overlap = None
         cached = record is not None

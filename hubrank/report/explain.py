@@ -258,7 +258,8 @@ def _gap(explanation: Explanation) -> list[str]:
 
 
 def _gap_views(explanation: Explanation, gap: Gap, sign: float) -> str:
-    named = [(BY_VIEW[lead.view], size, abs(size)) for lead, size in zip(explanation.views, gap.views, strict=False)]
+    views = explanation.views if gap.views else ()
+    named = [(BY_VIEW[lead.view], size, abs(size)) for lead, size in zip(views, gap.views, strict=True)]
     if gap.rows is not None:
         named.append((OF_ROWS, gap.rows, WEIGHT * abs(gap.rows)))
     if len(named) < 2:

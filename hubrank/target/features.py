@@ -94,22 +94,37 @@ def features_of(
 
 
 def batches_of(
-    torch: Any, model: Any, objective: Objective, device: str, *, size: int = _BATCH
+    torch: Any,
+    model: Any,
+    objective: Objective,
+    device: str,
+    *,
+    size: int = _BATCH,
+    before: Callable[[Batch], None] | None = None,
+    shuffled: bool = False,
 ) -> Iterator[tuple[NDArray[np.intp], Batch, Any]]:
     """Every example once, those of like length together: their numbers, the batch on the device, and what the model gives.
 
     Where memory runs short, batches become smaller.
+
+    Args:
+        before: called with each batch before the model sees it; again with each part of one that did not fit.
+        shuffled: batches come in a random order, always the same, instead of the shortest examples first.
 
     Raises:
         BaseModelError: one example alone does not fit the device.
     """
     kind, half = device.partition(":")[0], in_bfloat16(model, device)
     waiting = in_parts(np.argsort(objective.lengths, kind="stable"), size)[::-1]
+    if shuffled:
+        waiting = [waiting[i] for i in np.random.default_rng(0).permutation(len(waiting))]
     while waiting:
         rows = waiting.pop()
         try:
             with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=half):
                 batch = sent(torch, objective.collate(rows), device)
+                if before is not None:
+                    before(batch)
                 out = model(**batch.model_inputs())
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(torch, error):

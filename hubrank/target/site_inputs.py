@@ -38,18 +38,22 @@ MOST_ROWS = 400
 Space: TypeAlias = tuple[str, int, str]
 """(stack, layer, name of the hidden space), as modules that read the same input share it: query, key and value."""
 
+_SPARE = 1.5  # so many times the words that are wanted are kept of a tagging, since batches do not know of each other
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SiteInputs:
-    """The inputs of the base's modules, one a row of the target: the mean over the row's tokens; of tagging, each word's first.
+    """The inputs of the base's modules, one a row of the target: the mean over the row's tokens; of tagging, a word's first.
 
     Attributes:
         spaces: [n, d_in] float32 by space.
         labels: [n] class numbers or values, or [n, classes] of zeros and ones.
+        whole: whether all rows that were chosen are there; else the time was up.
     """
 
     spaces: Mapping[Space, FloatArray]
     labels: NDArray[Any]
+    whole: bool = True
 
 
 def space_of(site: Site) -> Space:
@@ -80,34 +84,77 @@ def site_inputs(
     ready = model.to(device).eval()
     parts: dict[Space, list[FloatArray]] = {space: [] for space in spaces}
     labels: list[NDArray[Any]] = []
-    with _caught(ready, spaces) as caught:
-        for rows, batch, _ in batches_of(torch, ready, objective, device):
-            for space, inputs in caught.items():
-                parts[space].append(_pooled(torch, inputs, batch, target).cpu().numpy())
-            labels.append(labels_of(target, batch, rows))
-            caught.clear()
+    done = 0
+    picker = _Picker(torch, target)
+    with _caught(ready, spaces, picker) as caught:
+        for rows, batch, _ in batches_of(torch, ready, objective, device, before=picker.take, shuffled=True):
+            for space, pooled in caught.items():
+                parts[space].append(pooled.cpu().numpy())
+            labels.append(labels_of(target, batch, rows)[picker.kept])
+            done += len(rows)
             if until is not None and time.perf_counter() >= until:
                 break
     count = sum(len(part) for part in labels)
-    whole = {space: np.concatenate(found) for space, found in parts.items() if sum(map(len, found)) == count}
     kept = chosen_rows(count, MOST_ROWS, 0)
+    whole = {space: np.concatenate(found)[kept] for space, found in parts.items() if sum(map(len, found)) == count}
     return SiteInputs(
-        {space: found[kept] for space, found in whole.items() if np.isfinite(found).all()}, np.concatenate(labels)[kept]
+        {space: found for space, found in whole.items() if np.isfinite(found).all()},
+        np.concatenate(labels)[kept],
+        done == len(target),
     )
 
 
+class _Picker:
+    """Which tokens of the batch at hand count, and for how much.
+
+    ``kept`` numbers the labels of the batch whose inputs are kept: all rows, or some of the words.
+    """
+
+    def __init__(self, torch: Any, target: Target) -> None:
+        self._torch, self._tagging = torch, target.task == "tagging"
+        words = sum(len(tags) for tags in target.tags) if self._tagging else 0
+        self._share = min(1.0, _SPARE * MOST_ROWS / max(1, words))
+        self._random = np.random.default_rng(0)
+        self._words: Any = None
+        self._weights: Any = None
+        self.kept: Any = slice(None)
+        self.caught: dict[Space, Any] = {}
+
+    def take(self, batch: Batch) -> None:
+        """Called before the model sees a batch, or a part of one that did not fit."""
+        self.caught.clear()
+        mask = batch["attention_mask"]
+        if self._tagging:
+            places = (batch["labels"] != IGNORED).nonzero()
+            self.kept = np.flatnonzero(self._random.random(len(places)) < self._share)
+            self._words = places[self._torch.as_tensor(self.kept, device=places.device)]
+        weights = mask.float()
+        self._weights = weights / weights.sum(1, keepdim=True)
+
+    def catch(self, space: Space, inputs: Any) -> None:
+        """Pool what a module reads if it is the batch: DeBERTa's read relative positions, too, an expert only some tokens."""
+        rows, width = self._weights.shape
+        if inputs.ndim == 2 and inputs.shape[0] == rows * width:
+            inputs = inputs.view(rows, width, -1)
+        if inputs.ndim != 3 or inputs.shape[:2] != (rows, width) or not inputs.is_floating_point():
+            return
+        if self._tagging:
+            self.caught[space] = inputs[self._words[:, 0], self._words[:, 1]].float()
+        else:
+            self.caught[space] = self._torch.einsum("rwd,rw->rd", inputs.float(), self._weights)
+
+
 @contextmanager
-def _caught(model: Any, wanted: Collection[Space]) -> Iterator[dict[Space, Any]]:
-    """What modules read while the model runs, by space: [rows, width, d_in].
+def _caught(model: Any, wanted: Collection[Space], picker: _Picker) -> Iterator[dict[Space, Any]]:
+    """What modules read while the model runs, pooled, by space.
 
     Layers that share their modules (ALBERT's) read several times; the last time counts.
     """
-    caught: dict[Space, Any] = {}
 
     def keeper(space: Space) -> Any:
         def keep(_: Any, inputs: tuple[Any, ...]) -> None:
-            if inputs and inputs[0].ndim == 3 and inputs[0].is_floating_point():
-                caught[space] = inputs[0]
+            if inputs:
+                picker.catch(space, inputs[0])
 
         return keep
 
@@ -117,18 +164,7 @@ def _caught(model: Any, wanted: Collection[Space]) -> Iterator[dict[Space, Any]]
             chosen.setdefault(space, module)
     handles = [module.register_forward_pre_hook(keeper(space)) for space, module in chosen.items()]
     try:
-        yield caught
+        yield picker.caught
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _pooled(torch: Any, inputs: Any, batch: Batch, target: Target) -> Any:
-    """[n, d_in] float32 from [rows, width, d_in]."""
-    mask = batch["attention_mask"]
-    if inputs.shape[:2] != mask.shape:
-        return torch.zeros(0, inputs.shape[-1])
-    if target.task == "tagging":
-        return inputs[batch["labels"] != IGNORED].float()
-    weight = mask[:, :, None].float()
-    return (inputs.float() * weight).sum(1) / weight.sum(1)

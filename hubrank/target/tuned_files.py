@@ -49,11 +49,12 @@ class TunedRecord:
     seconds: float
 
 
-def run_key(target: Target, base: str, plan: TuningPlan, *, device: str, early: bool) -> str:
+def run_key(target: Target, base: str, plan: TuningPlan, *, device: str, early: bool, order: str = "") -> str:
     """The name of a run.
 
     Args:
         base: :func:`base_identity` of the base model.
+        early: whether the run may stop early, and ``order``, what its ranking is made by, by which it then stops.
         device: CPU and GPU do not round alike, nor do those with units for bfloat16 and those without.
     """
     versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
@@ -66,7 +67,7 @@ def run_key(target: Target, base: str, plan: TuningPlan, *, device: str, early: 
         "plan": asdict(plan),
         "device": device.partition(":")[0],
         "bfloat16": bfloat16_pays(device),
-        "early": early,
+        "early": f"by {order}" if early and order else early,
         "libraries": versions,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]

@@ -36,7 +36,7 @@ def tag_folder(folder: Path) -> None:
 
 
 def clear_store(folder: Path) -> int:
-    """Delete database, packed matrices, what was kept of targets, and figures in a cache folder, whatever state they are in; bytes freed.
+    """Delete database, packed matrices, what was kept of targets and figures in a cache folder in any state; bytes freed.
 
     Nothing else in the folder is touched.
 
@@ -44,7 +44,7 @@ def clear_store(folder: Path) -> int:
         UsageError: the folder does not carry hubrank's tag, so what lies in it may not be ours.
         StoreError: something cannot be deleted.
     """
-    parts = [folder / name for name in ("zoo", "packed", "tuned", "inputs", "measured")]
+    parts = [folder / name for name in ("zoo", "packed", "tuned", "evidence", "measured")]
     if not any(part.exists() for part in parts):
         return 0
     if not (folder / CACHE_TAG).is_file():

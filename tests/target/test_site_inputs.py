@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -11,8 +9,7 @@ from hubrank.checkpoints.architectures import site_of
 from hubrank.target import site_inputs as module
 from hubrank.target.base import load_base
 from hubrank.target.rows import read_target
-from hubrank.target.site_inputs import SiteInputs, site_inputs, space_of
-from hubrank.target.site_inputs_files import inputs_key, read_inputs, write_inputs
+from hubrank.target.site_inputs import site_inputs, space_of
 from tests.ranking.builders import HIDDEN, make_base, modules, one_thread, toy_rows, write_lines
 
 SITES = [site_of(name) for name in modules()]
@@ -100,13 +97,99 @@ def test_a_large_target_is_sampled(base, target, monkeypatch):
     monkeypatch.setattr(module, "MOST_ROWS", 10)
     found = site_inputs(*load_base(base), target, SPACES, device="cpu")
     assert {len(x) for x in found.spaces.values()} == {len(found.labels)} == {10}
+    assert found.whole
 
 
-def test_a_clock_that_has_run_out_leaves_a_batch(base, tmp_path):
-    target = read_target(write_lines(tmp_path / "toy.jsonl", toy_rows(100)))
+def test_of_many_words_some_are_kept(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MOST_ROWS", 40)
+    rows = [{"tokens": [f"w{(i + j) % 40}" for j in range(20)], "tags": ["a", "b"] * 10} for i in range(40)]
+    target = read_target(write_lines(tmp_path / "tags.jsonl", rows))
+    found = site_inputs(*load_base(base), target, SPACES, device="cpu")
+    assert {x.shape for x in found.spaces.values()} == {(40, HIDDEN)}
+    assert 5 < found.labels.sum() < 35
+    again = site_inputs(*load_base(base), target, SPACES, device="cpu")
+    assert all((again.spaces[space] == x).all() for space, x in found.spaces.items())
+
+
+def test_a_clock_that_has_run_out_leaves_a_batch_and_not_the_shortest(base, tmp_path):
+    """Length may go with the label."""
+    rows = [{"text": " ".join(["w1"] * (1 + i // 4)), "label": "long" if i > 60 else "short"} for i in range(120)]
+    target = read_target(write_lines(tmp_path / "toy.jsonl", rows))
     found = site_inputs(*load_base(base), target, SPACES, device="cpu", until=0.0)
     assert {len(x) for x in found.spaces.values()} == {len(found.labels)}
-    assert 0 < len(found.labels) < 50
+    assert 0 < len(found.labels) < 60
+    assert not found.whole
+    parts = [part.tolist() for part, _, _ in all_batches(base, target)]
+    assert sorted(row for part in parts for row in part) == list(range(120))
+    assert parts != sorted(parts)
+
+
+def all_batches(base, target):
+    import torch
+
+    from hubrank.target.features import batches_of
+    from hubrank.target.methods import Placement
+    from hubrank.target.objectives import objective_for
+    from hubrank.target.tuning import TuningPlan, reader_of
+
+    model, tokenizer = load_base(base)
+    objective = objective_for(target, reader_of(model, tokenizer, target, TuningPlan(Placement("lora"))))
+    return list(batches_of(torch, model.eval(), objective, "cpu", shuffled=True))
+
+
+def test_a_module_that_reads_something_else_too(base, target):
+    """DeBERTa's share their projections with the relative positions, which they read after the tokens."""
+    import torch
+
+    expected = site_inputs(*load_base(base), target, SPACES, device="cpu")
+    model, tokenizer = load_base(base)
+    for layer in model.encoder.layer:
+        attention, query = layer.attention.self, layer.attention.self.query
+
+        def forward(states, *args, _query=query, _own=attention.forward, **given):
+            out = _own(states, *args, **given)
+            _query(torch.zeros(1, 7, HIDDEN))
+            _query(torch.zeros(3, HIDDEN))
+            return out
+
+        attention.forward = forward
+    found = site_inputs(model, tokenizer, target, SPACES, device="cpu")
+    assert all((found.spaces[space] == x).all() for space, x in expected.spaces.items())
+
+
+def test_flat_tokens_are_rows_again(target):
+    """OPT's feed-forward reads them so."""
+    import torch
+
+    picker = module._Picker(torch, target)
+    picker.take({"attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]])})
+    x = torch.arange(12.0).view(2, 3, 2)
+    for inputs in (x, x.flatten(0, 1)):
+        picker.caught.clear()
+        picker.catch(SPACES[0], inputs)
+        assert picker.caught[SPACES[0]].tolist() == [[1.0, 2.0], [8.0, 9.0]]
+    picker.catch(SPACES[1], x.long())
+    picker.catch(SPACES[1], x[:, :2])
+    assert list(picker.caught) == [SPACES[0]]
+
+
+def test_a_batch_that_does_not_fit_is_read_in_parts(base, target):
+    import torch
+
+    expected = site_inputs(*load_base(base), target, SPACES, device="cpu")
+    model, tokenizer = load_base(base)
+    last, own = model.encoder.layer[1], model.encoder.layer[1].forward
+
+    def forward(states, *args, **given):
+        if len(states) > 5:
+            raise torch.OutOfMemoryError("out of memory")
+        return own(states, *args, **given)
+
+    last.forward = forward
+    found = site_inputs(model, tokenizer, target, SPACES, device="cpu")
+    order, other = (np.lexsort(one.spaces[SPACES[0]].round(4).T) for one in (found, expected))
+    assert (found.labels[order] == expected.labels[other]).all()
+    assert all(np.allclose(found.spaces[s][order], expected.spaces[s][other], atol=1e-5) for s in SPACES)
 
 
 def test_numbers_that_are_not_finite_are_left_out(base, target):
@@ -116,76 +199,3 @@ def test_numbers_that_are_not_finite_are_left_out(base, target):
     with torch.no_grad():
         model.encoder.layer[0].output.dense.bias[0] = float("nan")
     assert sorted(site_inputs(model, tokenizer, target, SPACES, device="cpu").spaces) == [("encoder", 0, "attention.in")]
-
-
-# Kept on disk.
-
-
-@pytest.fixture
-def inputs():
-    random = np.random.default_rng(0)
-    spaces = {space: (10.0**i * random.normal(size=(5, 4))).astype(np.float32) for i, space in enumerate(SPACES)}
-    return SiteInputs(spaces, np.arange(5))
-
-
-def same(one, other):
-    return (one.labels == other.labels).all() and all((one.spaces[s] == other.spaces[s]).all() for s in one.spaces)
-
-
-def test_there_and_back(tmp_path, inputs):
-    given = write_inputs(tmp_path, "key", inputs)
-    found = read_inputs(tmp_path, "key")
-    assert same(found, given)
-    assert sorted(found.spaces) == SPACES
-    for space, x in inputs.spaces.items():
-        assert np.abs(found.spaces[space] - x).max() <= 1e-3 * np.abs(x).max()
-    assert read_inputs(tmp_path, "other") is None
-
-
-def test_a_table_of_labels(tmp_path, inputs):
-    table = SiteInputs(inputs.spaces, np.eye(5))
-    given = write_inputs(tmp_path, "key", table)
-    assert same(read_inputs(tmp_path, "key"), given)
-    assert read_inputs(tmp_path, "key").labels.shape == (5, 5)
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda _: b"", lambda _: b"\xff" * 100])
-def test_a_damaged_file_is_as_none(tmp_path, inputs, damage):
-    write_inputs(tmp_path, "key", inputs)
-    file = tmp_path / "inputs" / "key.safetensors"
-    file.write_bytes(damage(file.read_bytes()))
-    assert read_inputs(tmp_path, "key") is None
-
-
-def test_a_file_of_something_else_is_as_none(tmp_path, inputs):
-    from safetensors.numpy import save_file
-
-    write_inputs(tmp_path, "key", inputs)
-    file = tmp_path / "inputs" / "key.safetensors"
-    for arrays in (
-        {"labels": np.arange(3), json.dumps(SPACES[0]): np.zeros((5, 4), np.float16)},
-        {"labels": np.arange(5), "not a space": np.zeros((5, 4), np.float16)},
-        {json.dumps(SPACES[0]): np.zeros((5, 4), np.float16)},
-        {"labels": np.arange(4), json.dumps(SPACES[0]): np.zeros((5, 4)), f"scale {json.dumps(SPACES[0])}": np.ones(1)},
-    ):
-        save_file(arrays, file)
-        assert read_inputs(tmp_path, "key") is None
-
-
-def test_what_is_too_large_is_not_kept_but_the_same(tmp_path, inputs, monkeypatch):
-    small = write_inputs(tmp_path, "small", inputs)
-    monkeypatch.setattr("hubrank.target.site_inputs_files._LARGEST", 100)
-    assert same(write_inputs(tmp_path, "large", inputs), small)
-    assert [file.name for file in (tmp_path / "inputs").iterdir()] == ["small.safetensors"]
-
-
-def test_the_name_says_what_decides_the_numbers(target, tmp_path):
-    name = inputs_key(target, "base", SPACES, device="cpu")
-    assert name == inputs_key(target, "base", reversed(SPACES), device="cpu:0")
-    other = read_target(write_lines(tmp_path / "other.jsonl", toy_rows(seed=1)))
-    changed = [
-        inputs_key(other, "base", SPACES, device="cpu"),
-        inputs_key(target, "other", SPACES, device="cpu"),
-        inputs_key(target, "base", SPACES[1:], device="cpu"),
-    ]
-    assert len({name, *changed}) == 4

@@ -8,6 +8,7 @@ Each takes arrays as keyword arguments, and the names of its parameters say whic
     strength              [m]     how strong the updates of these m sources are, as parts of the target's strength
     evidence              [n]     how well what each source makes of the target's rows to first order explains their labels; NaN
                                   where that is not known
+    rows                  int     how many rows the evidence is of; 0 where there is none
 
 It gives [n] values whose order is the ranking. An estimator never sees names, cards or files. Which sites the cosines are
 means over is the packed zoo's affair (:func:`hubrank.zoo.packed.is_compared`).
@@ -43,7 +44,7 @@ __all__ = [
 
 
 class Estimator(Protocol):
-    """Values [n] from some of ``compute``, ``read``, ``write``, ``zoo``, ``strength`` and ``evidence``, all by keyword."""
+    """Values [n] from some of the arrays above, all by keyword."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> FloatArray:
         """Values [n], the higher the better."""

@@ -1,0 +1,92 @@
+"""What a target's rows say of a zoo's sources, kept: a number a source, so that a search again need not read the rows again.
+
+One JSON file in the cache folder's ``evidence``, named by a hash of all that decides the numbers: the rows as understood, the
+base model's weights, the packed zoo, and the versions of the libraries. Nothing that the rows could be told from is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hubrank.ranking.first_order import Evidence
+from hubrank.signatures.encoding import SIGNATURE_FORMAT
+from hubrank.target.frameworks import bfloat16_pays
+from hubrank.target.measured_files import source_facts
+from hubrank.target.site_inputs import MOST_ROWS
+from hubrank.target.tuned_files import prune
+
+if TYPE_CHECKING:
+    from hubrank.target.task import Target
+    from hubrank.zoo.packed import Packed
+
+__all__ = ["evidence_key", "read_evidence", "write_evidence"]
+
+FORMAT = 1
+"""Raised whenever what is measured, or how, changes."""
+
+FOLDER = "evidence"
+_MOST_BYTES = 64 * 1024 * 1024
+_LARGEST = 16 * 1024 * 1024
+
+
+def evidence_key(target: Target, base: str, packed: Packed, *, device: str) -> str:
+    """The name of a file.
+
+    Args:
+        base: :func:`hubrank.target.tuned_files.base_identity` of the base model, and its precision.
+    """
+    facts = {
+        "format": FORMAT,
+        "signature": SIGNATURE_FORMAT,
+        "target": target.digest(),
+        "base": base,
+        "rows": MOST_ROWS,
+        "packed": [packed.method, packed.generation, packed.basis.p, packed.learned_on, *map(source_facts, packed.sources)],
+        "device": device.partition(":")[0],
+        "bfloat16": bfloat16_pays(device),
+        "libraries": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
+
+
+def read_evidence(cache: Path, key: str, sources: int) -> Evidence | None:
+    """What was found before for so many sources; None where nothing was, or its file is damaged or another's."""
+    file = cache / FOLDER / f"{key}.json"
+    try:
+        if file.stat().st_size > _LARGEST:
+            return None
+        fields = json.loads(file.read_bytes())
+        if not isinstance(fields["values"], list):
+            return None
+        values = np.array([math.nan if value is None else float(value) for value in fields["values"]])
+        rows = int(fields["rows"])
+        if fields["key"] != key or values.shape != (sources,) or np.isinf(values).any() or not 0 < rows <= MOST_ROWS:
+            return None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, OverflowError):
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(file)  # the oldest in use are the first to go
+    return Evidence(values, rows)
+
+
+def write_evidence(cache: Path, key: str, evidence: Evidence) -> None:
+    """Keep what was found, if the disk allows it."""
+    values = [float(value) if np.isfinite(value) else None for value in evidence.values]
+    with contextlib.suppress(OSError):
+        folder = cache / FOLDER
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder, ignore_cleanup_errors=True) as scratch:
+            partial = Path(scratch) / "new"
+            partial.write_text(json.dumps({"key": key, "rows": evidence.rows, "values": values}), "utf-8")
+            partial.replace(folder / f"{key}.json")
+        prune(folder, "*.json", _MOST_BYTES)
