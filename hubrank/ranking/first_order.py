@@ -35,7 +35,7 @@ __all__ = ["Evidence", "first_order_evidence"]
 
 _SOURCES = 16  # at a time: what is iterated over stays in the processor's cache
 _NOTHING = 1e-6  # eigenvalues below this part of the largest are rounding
-_NOISE = 1e-3  # of the labels' variance, at least: with more columns than rows all is explained, down to the store's eight bits
+_NOISE = 0.1  # of the labels' variance, at least: people err, and with more columns than rows all would be explained
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,8 +28,10 @@ def four_views(*, compute: FloatArray, read: FloatArray, write: FloatArray, evid
     The first three compare the source with the target's own adapter, after a short tuning; they know the task, and are as noisy
     as two hundred rows and one tuning are. E is the log evidence (LogME; You, Liu, Wang and Long, ICML 2021) of the target's
     labels given what the source's update makes of the rows to first order (:mod:`hubrank.ranking.first_order`): no tuning,
-    and no source is run. The two err on different targets. Of few rows the evidence is mostly chance: of 16 out of the
-    matrix's 200 it did harm by a weight of 2 and none by 1, of 128 and more weights of 2 and 3 served best.
+    and no source is run. The two err on different targets: on 16 targets of 200 rows and 24 sources (bench/rivals.py) the tuned
+    views alone have a regret@1 of 5.4 %, the rows alone 5.5 %, both together 2.8 %; Spearman's coefficient .41, .40 and .48.
+    Few rows say little: of 16 out of each target's 200 the evidence did harm by a weight of 2 and none by 1; of 128 and more,
+    weights of 2 and 3 served best.
 
     Args:
         compute, read, write: [n] mean cosine of the target with each source.
