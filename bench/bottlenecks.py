@@ -1,6 +1,6 @@
 """Which estimator ranks bottleneck adapters best, chosen on other targets; beside the shipped one, rivals and references.
 
-    python bench/bottlenecks.py --targets DIR [--trained DIR] [--transfer FILE.jsonl] [--data DIR] [--extra FILE.json]
+    python bench/bottlenecks.py --targets DIR [--trained DIR] [--transfer FILE.jsonl] [--data DIR]
                                 [--out bench/results/bottleneck.json]
 
 DIR of --targets as transfer/targets.py --method bottleneck leaves it, of --trained as transfer/run.py leaves the sources it
@@ -11,21 +11,20 @@ are not yet measured from most sources, or of which nobody tuned an adapter, are
                   on exact factors of up · down. The biases, which are shifts, are left out, as a search leaves them out
     candidates    single similarities and sums of z-scored ones; each as it is, less half or all of what is usual for the source
                   (its median with the other sources), and in standard deviations from what its source has with the others;
-                  with --extra each again with that number summed to it, z-scored
+                  with --data each again with what the target's rows say of the sources, as much as one view more
     nested        each target under the candidate that serves the other targets best: the least sum of regret@1 and @3, over all
                   sources and without kin
-    shipped       three-views through the packed zoo, as a search ranks; the other estimators as ``--estimator`` would
+    shipped       read-write through the packed zoo, as a search ranks; the other estimators as ``--estimator`` would
     flattened     cosine of all tuned numbers side by side, biases too, as the paper does with LoRA's A and B
     with --data   TextEmb and data size, as bench/rivals.py has them; arrays are kept in the folder of --work
 
-FILE of --extra: {TARGET: {SOURCE: number}}, the higher the better. Regrets in percent, means over targets and tuned seeds with
+Regrets in percent, means over targets and tuned seeds with
 95 % bootstrap intervals over targets, and less the shipped one's, paired over targets.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -42,17 +41,18 @@ sys.path.insert(1, str(Path(__file__).resolve().parent / "transfer"))  # its scr
 import plan
 from choose import MEASURES, figures, nested, regrets_of
 from rival_arrays import Tuned, Workshop
-from rivals import WHOLE, as_json, estimators, lines_of, read_rows, table
+from rivals import ROWS_ALONE, WHOLE, as_json, estimators, lines_of, read_rows, table
 from train_zoo import SOURCES
 
 from hubrank.benchmark.judge import Cost, Judged, paired, restricted
 from hubrank.benchmark.rivals import Ranked, SourceArrays, TargetArrays, TunedArrays, rank_rivals
 from hubrank.benchmark.transfer import MeasuredTarget
 from hubrank.ranking.estimators import ESTIMATORS
+from hubrank.ranking.estimators.four_views import HALF, known_z_scores
 from hubrank.ranking.estimators.three_views import z_scores
+from hubrank.ranking.first_order import Evidence
 from hubrank.ranking.measures import Interval
-from hubrank.ranking.standardise import standardise, without_own_pairs
-from hubrank.ranking.verdict import usual_cosines
+from hubrank.ranking.standardise import standardise, usual_cosines, without_own_pairs
 from hubrank.signatures.views import WeightedView, similarity
 from hubrank.types import Signature
 from hubrank.zoo.packed import is_compared
@@ -89,36 +89,36 @@ class Candidate:
     Attributes:
         views: keys of VIEWS, whose similarities are z-scored and summed.
         usual: the part of a source's usual similarity that is taken off first; None: it is standardised per source.
-        extra: whether another number a target and source is summed to them.
+        rows: whether what the target's rows say is summed to them.
     """
 
     views: tuple[str, ...]
     usual: float | None = 0.0
-    extra: bool = False
+    rows: bool = False
 
     def __str__(self) -> str:
-        said = " + ".join((*self.views, *(("extra",) if self.extra else ())))
+        said = " + ".join((*self.views, *(("rows",) if self.rows else ())))
         if self.usual is None:
             return f"{said}, standardised per source"
         return f"{said}, less {self.usual:g} of what is usual" if self.usual else said
 
-    def values(self, similarities: Numbers, zoo: Numbers, extra: np.ndarray | None = None) -> np.ndarray:
+    def values(self, similarities: Numbers, zoo: Numbers, evidence: Evidence | None = None) -> np.ndarray:
         """[n] values of the sources for a target, the higher the better.
 
         Args:
             similarities: by view, [n] of the target with each source.
             zoo: by view, [n, n] of each source, which plays the target, with each; NaN for a source with itself.
-            extra: [n], of the target with each source, for a candidate that has it.
+            evidence: what the target's rows say, for a candidate that asks them.
 
         Raises:
-            ValueError: it is one that has it, and nobody gave it.
+            ValueError: it is one that asks, and nobody told.
         """
-        parts = [_apart(similarities[view], zoo[view], self.usual) for view in self.views]
-        if self.extra:
-            if extra is None:
-                raise ValueError(f"{self}: needs the extra numbers")
-            parts.append(extra)
-        return np.sum([z_scores(part) for part in parts], axis=0)
+        values = np.sum([z_scores(_apart(similarities[view], zoo[view], self.usual)) for view in self.views], axis=0)
+        if self.rows:
+            if evidence is None:
+                raise ValueError(f"{self}: needs what the rows say")
+            values = values + evidence.rows / (evidence.rows + HALF) * known_z_scores(evidence.values)
+        return np.asarray(values)
 
 
 def _apart(similarities: np.ndarray, zoo: np.ndarray, usual: float | None) -> np.ndarray:
@@ -126,25 +126,28 @@ def _apart(similarities: np.ndarray, zoo: np.ndarray, usual: float | None) -> np
     return standardise(similarities, zoo) if usual is None else similarities - usual * usual_cosines(zoo)
 
 
-def candidates(*, extra: bool) -> list[Candidate]:
-    """All that are tried, with ``extra`` each without and with it."""
-    return [Candidate(*one) for one in product(SUMS, USUAL, (False, True) if extra else (False,))]
+def candidates(*, rows: bool) -> list[Candidate]:
+    """All that are tried, with ``rows`` each without and with them."""
+    return [Candidate(*one) for one in product(SUMS, USUAL, (False, True) if rows else (False,))]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Similar:
-    """Similarities of a zoo: by target, one mapping from view to [n] a tuned seed; and with itself, [n, n] by view."""
+    """Similarities of a zoo: by target, one mapping from view to [n] a tuned seed; with itself, [n, n] by view; and what each
+    target's rows say of it."""
 
     targets: Mapping[str, Sequence[Numbers]]
     zoo: Numbers
-    extra: Numbers
+    rows: Mapping[str, Evidence]
 
     def values(self, candidate: Candidate, target: str) -> list[np.ndarray]:
         """[n] a tuned seed."""
-        return [candidate.values(one, self.zoo, self.extra.get(target)) for one in self.targets[target]]
+        return [candidate.values(one, self.zoo, self.rows.get(target)) for one in self.targets[target]]
 
 
-def similar(sources: Sequence[Signature], tuned: Mapping[str, Sequence[Signature]], extra: Numbers) -> Similar:
+def similar(
+    sources: Sequence[Signature], tuned: Mapping[str, Sequence[Signature]], told_by_rows: Mapping[str, Evidence]
+) -> Similar:
     """Of exact factors, at the sites that a search compares."""
     zoo = [_compared(one) for one in sources]
 
@@ -153,7 +156,7 @@ def similar(sources: Sequence[Signature], tuned: Mapping[str, Sequence[Signature
 
     of_targets = {name: [with_zoo(_compared(one)) for one in seeds] for name, seeds in tuned.items()}
     rows = [with_zoo(one) for one in zoo]
-    return Similar(of_targets, {name: without_own_pairs(np.array([row[name] for row in rows])) for name in VIEWS}, extra)
+    return Similar(of_targets, {name: without_own_pairs(np.array([row[name] for row in rows])) for name in VIEWS}, told_by_rows)
 
 
 def _compared(signature: Signature) -> Signature:
@@ -236,15 +239,6 @@ def told(lines: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def read_extra(file: Path, sources: Sequence[str], targets: Sequence[str]) -> dict[str, np.ndarray]:
-    """[n] by target, in the order of the sources."""
-    found = json.loads(file.read_text("utf-8"))
-    lacking = [(t, s) for t in targets for s in sources if not np.isfinite(found.get(t, {}).get(s, np.nan))]
-    if lacking:
-        raise SystemExit(f"--extra: {file.name} has no number for {lacking[0][0]} and {lacking[0][1]}")
-    return {target: np.array([float(found[target][source]) for source in sources]) for target in targets}
-
-
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """All choices and figures."""
     data = options.data is not None
@@ -268,10 +262,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit("no target is both measured from most sources and tuned; see transfer/run.py and transfer/targets.py")
     names = [target.name for target in whole]
     tuned = {name: tuned[name] for name in names}
-    extra = {} if options.extra is None else read_extra(options.extra, transfer.sources, names)
+    packed = shop.packed(sources)
+    asked = {name: found[0] for name in names if (found := shop.evidence(packed, name)) is not None}
     of_targets = {name: [one.signature for one in seeds] for name, seeds in tuned.items()}
-    similar_to = similar([shop.signature(source) for source in sources], of_targets, extra)
-    choice = choose(similar_to, whole, candidates(extra=bool(extra)))
+    similar_to = similar([shop.signature(source) for source in sources], of_targets, asked)
+    choice = choose(similar_to, whole, candidates(rows=bool(asked)))
     ranked = [
         *estimators(shop, sources, names, options.steps, options.seeds),
         *rivals_of(shop, sources, tuned, data=data),
@@ -281,7 +276,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         values = {name: similar_to.values(one, name) for name, one in choice.chosen.items()}
         ranked.append(Ranked(NESTED, values, Cost(), ""))
     result: dict[str, Any] = {
-        "command": "python bench/bottlenecks.py --targets DIR" + " --data DIR" * data + " --extra FILE.json" * bool(extra),
+        "command": "python bench/bottlenecks.py --targets DIR" + " --data DIR" * data,
         "sources": list(transfer.sources),
         "targets": {t.name: {"transfer_seeds": len(t.complete), "tuned_seeds": len(tuned[t.name])} for t in whole},
         "targets_left_out": [name for name in plan.BOTTLENECK_TARGETS if name not in names],
@@ -289,7 +284,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
     for title, kin in (("all sources", True), ("without kin", False)):
         kept = [restricted(target, np.ones(len(sources), dtype=bool), kin=kin) for target in whole]
-        lines = lines_of(ranked, kept, set(ESTIMATORS), method=METHOD)
+        lines = lines_of(ranked, kept, {*ESTIMATORS, ROWS_ALONE}, method=METHOD)
         print(f"\n## {title}: {len(sources)} sources, {len(whole)} targets\n\n{table(lines)}", flush=True)
         result[title] = told(lines)
     result |= {
@@ -306,9 +301,8 @@ def main() -> None:
     parser.add_argument("--targets", type=Path, required=True, help="folder of TARGET-STEPS-SEED.safetensors")
     parser.add_argument("--trained", type=Path, default=HERE / "transfer" / "sources" / METHOD)
     parser.add_argument("--transfer", type=Path, default=HERE / "transfer" / "rows-bottleneck.jsonl")
-    parser.add_argument("--data", type=Path, help="folder with datasets/, for rivals that look at the tasks' rows")
+    parser.add_argument("--data", type=Path, help="folder with datasets/, for all that looks at the tasks' rows")
     parser.add_argument("--work", type=Path, default=Path("/tmp/hubrank-bottlenecks"))
-    parser.add_argument("--extra", type=Path, help="another similarity to sum, {TARGET: {SOURCE: number}}")
     parser.add_argument("--steps", type=int, default=75, help="of the tuned targets")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the tuned targets; those that are there")
     parser.add_argument("--out", type=Path, help="the JSON")

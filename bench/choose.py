@@ -40,7 +40,7 @@ from hubrank.ranking.estimators.four_views import WEIGHT, known_z_scores, weight
 from hubrank.ranking.estimators.three_views import z_scores
 from hubrank.ranking.first_order import Evidence
 from hubrank.ranking.measures import bootstrap, regret
-from hubrank.ranking.verdict import usual_cosines
+from hubrank.ranking.standardise import usual_cosines
 from hubrank.signatures.basis import project
 
 HERE = Path(__file__).resolve().parent
@@ -85,7 +85,8 @@ def cosines_of(shop: Workshop, transfer: Transfer, group: str, steps: int, seeds
         for target in transfer.targets
     }
     usual = {view: usual_cosines(rows) for view, rows in compare_sources(packed).cosines.items()}
-    return Cosines(found, usual, {target.name: shop.evidence(packed, target.name)[0] for target in transfer.targets})
+    asked = {target.name: shop.evidence(packed, target.name) for target in transfer.targets}
+    return Cosines(found, usual, {name: one[0] for name, one in asked.items() if one is not None})
 
 
 def regrets(cosines: Cosines, targets: Sequence[MeasuredTarget], candidate: Candidate, *, averaged: bool = False) -> np.ndarray:

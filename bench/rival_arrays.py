@@ -27,6 +27,7 @@ from hubrank.benchmark.source_model import PROBES, SourceModel, fit_head
 from hubrank.checkpoints.adapters_families import read_adapters
 from hubrank.checkpoints.peft_lora import read_lora
 from hubrank.ranking.first_order import Evidence, first_order_evidence
+from hubrank.ranking.placement import usual_placement
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.target.base import find_base, load_base
 from hubrank.target.rows import Target
@@ -202,18 +203,21 @@ class Workshop:
         """``states`` [200, d] of the base for the target's rows."""
         return self._kept(f"target-{target}", lambda: {"states": self._states(self.target_rows(target))})
 
-    def evidence(self, packed: Packed, target: str) -> tuple[Evidence, float]:
-        """(what the target's rows say of a zoo's sources, as a search asks them; CPU seconds, the pass included)."""
+    def evidence(self, packed: Packed, target: str) -> tuple[Evidence, float] | None:
+        """(what the target's rows say of a zoo's sources, as a search asks them; CPU seconds, the pass included); None
+        where it is not kept and not to be computed."""
         spaces = sorted({space_of(site) for site in packed.sites})
 
         def compute() -> dict[str, np.ndarray]:
-            found = site_inputs(*load_base(find_base(BASE)), self.target_rows(target), spaces, device="cpu")
+            model, tokenizer = load_base(find_base(BASE))
+            placement = usual_placement(packed, model) if packed.method == "bottleneck" else None
+            found = site_inputs(model, tokenizer, self.target_rows(target), spaces, device="cpu", placement=placement)
             return {"labels": found.labels, **{json.dumps(space): x for space, x in found.spaces.items()}}
 
         names = zlib.crc32(json.dumps(spaces).encode())
         arrays = self._kept(f"inputs-{target}-{names:08x}", compute)
         if arrays is None:
-            raise SystemExit(f"{target}: what its rows say is not in the work folder; run without --cached")
+            return None
         known = {space: arrays[json.dumps(space)] for space in spaces if json.dumps(space) in arrays}
         value, seconds = timed(lambda: first_order_evidence(packed, SiteInputs(known, arrays["labels"])))
         if value is None:

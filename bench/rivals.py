@@ -156,16 +156,18 @@ def estimators(
     size = (packed.u.nbytes + packed.v.nbytes + packed.scales.nbytes + packed.weights.nbytes + packed.starts.nbytes) / len(
         sources
     )
-    rows = {target: shop.evidence(packed, target) for target in targets}
-    asked = float(np.mean([seconds for _, seconds in rows.values()]))
-    alone = {target: [found.values] for target, (found, _) in rows.items()}
-    out = [Ranked(ROWS_ALONE, alone, Cost(seconds=asked, bytes=size), "four-views without the tuned target")]
+    out = []
+    rows = {target: found for target in targets if (found := shop.evidence(packed, target)) is not None}
+    asked = float(np.mean([seconds for _, seconds in rows.values()])) if rows else 0.0
+    if rows:
+        alone = {target: [found.values] for target, (found, _) in rows.items()}
+        out.append(Ranked(ROWS_ALONE, alone, Cost(seconds=asked, bytes=size), "what the rows say, without the tuned target"))
     for name in ESTIMATORS:
         yardstick = measure(packed, estimator=name)
         values, spent = {}, []
         for target in targets:
             tuned = [own for seed in seeds if (own := shop.tuned(target, steps, seed)) is not None]
-            informed = replace(yardstick, evidence=rows[target][0]) if yardstick.asks_rows else yardstick
+            informed = replace(yardstick, evidence=rows[target][0]) if yardstick.asks_rows and rows else yardstick
             for own in tuned:
                 found = compare(informed, own.signature)
                 one = np.full(len(sources), np.nan)

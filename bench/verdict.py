@@ -50,7 +50,8 @@ from hubrank.ranking.background import ENOUGH
 from hubrank.ranking.rank import Yardstick, compare, measure
 from hubrank.ranking.runs import Runs
 from hubrank.ranking.search import SearchSettings
-from hubrank.ranking.verdict import BAR, chance, usual_cosines, usual_scatter
+from hubrank.ranking.standardise import usual_cosines
+from hubrank.ranking.verdict import BAR, chance, usual_scatter
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.target.base import find_base
 from hubrank.types import Signature, Source

@@ -20,7 +20,8 @@ __all__ = ["ESTIMATOR_HELP", "EXPLAINED", "search", "seconds_of"]
 
 EXPLAINED = 3
 ESTIMATOR_HELP = (
-    "What orders the sources: four-views, three-views, compute-std, tokens-std; docs/estimators.md. Default: the method's own."
+    "What orders the sources: four-views, three-views, read-write, compute-std, tokens-std; docs/estimators.md. "
+    "Default: the method's own."
 )
 
 

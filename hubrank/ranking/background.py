@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hubrank.ranking.estimators import Estimator, wanted
+from hubrank.ranking.standardise import usual_cosines
 from hubrank.types import View
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = [
     "Background",
     "Mutual",
     "against",
+    "asks_every_source",
     "compare_sources",
     "estimate",
     "measure_background",
@@ -36,8 +38,15 @@ ENOUGH = 8
 SAMPLE = 64
 """Of a larger zoo, this many sources, evenly spaced, play the target."""
 
+_USUAL = "usual_"
+
 AGAINST = 512
 """And this many, evenly spaced, stand for those that they are compared with."""
+
+
+def asks_every_source(estimator: Estimator) -> bool:
+    """Whether an estimator looks at how each source stands to the rest of the zoo, for which a sample cannot stand."""
+    return any(name == "zoo" or name.startswith(_USUAL) for name in wanted(estimator))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,6 +140,9 @@ def estimate(
         arrays["zoo"] = mutual.cosines["compute"][np.ix_(others, usable)]
     if "strength" in names:
         arrays["strength"] = mutual.strengths[others] / strength
+    for view in cosines:
+        if f"{_USUAL}{view}" in names:
+            arrays[f"{_USUAL}{view}"] = usual_cosines(mutual.cosines[view][np.ix_(others, usable)])
     if "evidence" in names:
         arrays["evidence"] = np.full(len(usable), np.nan) if evidence is None else evidence.values[usable]
     counts = {"rows": 0 if evidence is None else evidence.rows} if "rows" in names else {}

@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hubrank.errors import EmptyZooError
-from hubrank.ranking.background import Background, Mutual, against, compare_sources, estimate, measure_background
+from hubrank.ranking.background import (
+    Background,
+    Mutual,
+    against,
+    asks_every_source,
+    compare_sources,
+    estimate,
+    measure_background,
+)
 from hubrank.ranking.estimators import ESTIMATORS, Estimator, default_estimator, wanted
-from hubrank.ranking.verdict import CANDIDATES, judge, usual_cosines, usual_scatter
+from hubrank.ranking.standardise import usual_cosines
+from hubrank.ranking.verdict import CANDIDATES, judge, usual_scatter
 from hubrank.signatures.basis import Projection, energy_kept, of_views, project
 from hubrank.types import Scored, Signature, Verdict, View
 
@@ -107,7 +116,7 @@ def measure(packed: Packed, *, estimator: str | None = None) -> Yardstick:
     """
     name = estimator or default_estimator(packed.method)
     chosen = ESTIMATORS[name]
-    mutual = compare_sources(packed, all_sources="zoo" in wanted(chosen))
+    mutual = compare_sources(packed, all_sources=asks_every_source(chosen))
     return Yardstick(packed, name, chosen, mutual, measure_background(mutual, chosen))
 
 

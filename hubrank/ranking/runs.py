@@ -105,10 +105,12 @@ class Runs:
         if known is not None:
             return known, ""
         self._listener.stage(f"reading {self._target.name} with {self._base.name}")
-        model, tokenizer = self._base_model()
+        bottleneck = packed.method == "bottleneck"  # whose library changes the model for good
+        model, tokenizer = self._fresh(keep=True) if bottleneck else self._base_model()
         spaces = {space_of(site) for site in packed.sites}
         try:
-            inputs = site_inputs(model, tokenizer, self._target, spaces, device=self._device, until=by)
+            placement = usual_placement(packed, model) if bottleneck else None
+            inputs = site_inputs(model, tokenizer, self._target, spaces, device=self._device, placement=placement, until=by)
         except BaseModelError as error:
             return None, str(error)
         finally:

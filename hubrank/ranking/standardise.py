@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hubrank.types import FloatArray
 
-__all__ = ["standardise", "without_own_pairs"]
+__all__ = ["standardise", "usual_cosines", "without_own_pairs"]
 
 _ROUNDING = 1e-6  # of the largest value: what rounding leaves of equal float32 numbers is no spread
 
@@ -51,3 +51,12 @@ def without_own_pairs(zoo: FloatArray) -> FloatArray:
     """[n, n] similarities of a zoo with itself, NaN on the diagonal: a source's similarity with itself says nothing."""
     out: FloatArray = np.where(np.eye(len(zoo), dtype=bool), np.nan, zoo).astype(zoo.dtype)
     return out
+
+
+def usual_cosines(table: FloatArray) -> FloatArray:
+    """[k] median of each column of [m, k] cosines of sources that played the target; of all of them where a column has none."""
+    there = np.isfinite(table).any(axis=0)
+    everywhere = float(np.nanmedian(table)) if there.any() else 0.0
+    usual: FloatArray = np.full(table.shape[1], everywhere, np.float32)
+    usual[there] = np.nanmedian(table[:, there], axis=0)
+    return usual

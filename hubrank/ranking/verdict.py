@@ -31,7 +31,7 @@ from hubrank.types import Verdict, View
 if TYPE_CHECKING:
     from hubrank.types import FloatArray
 
-__all__ = ["BAR", "CANDIDATES", "chance", "judge", "usual_cosines", "usual_scatter"]
+__all__ = ["BAR", "CANDIDATES", "chance", "judge", "usual_scatter"]
 
 BAR = 1.4
 """Chosen by measured transfer: there 67 % of the zoos in which something helps are told so, and 4 % of those in which nothing
@@ -39,15 +39,6 @@ does. With each target left out the best bar lies between 1.04 and 1.39 (69 and 
 
 CANDIDATES = 32
 """Of a large zoo, so many sources of the highest cosines are asked how far they stand out."""
-
-
-def usual_cosines(table: FloatArray) -> FloatArray:
-    """[k] median of each column of [m, k] cosines of sources that played the target; of all of them where a column has none."""
-    there = np.isfinite(table).any(axis=0)
-    everywhere = float(np.nanmedian(table)) if there.any() else 0.0
-    usual: FloatArray = np.full(table.shape[1], everywhere, np.float32)
-    usual[there] = np.nanmedian(table[:, there], axis=0)
-    return usual
 
 
 def usual_scatter(mutual: Mutual, view: View = "compute") -> float | None:
@@ -71,7 +62,7 @@ def judge(cosines: FloatArray, usual: FloatArray, scatter: float | None, *, sour
     """The verdict.
 
     Args:
-        cosines, usual: [k] of the candidates: compute cosines with the target, and :func:`usual_cosines`.
+        cosines, usual: [k] of the candidates: compute cosines with the target, and what is usual for each (``usual_cosines``).
         scatter: :func:`usual_scatter` of the zoo.
         sources: how many were compared with the target.
         energy: part of the target's norm that the zoo's leading directions hold.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hubrank.signatures.threads import one_thread
-from hubrank.signatures.views import THREE_VIEWS
+from hubrank.signatures.views import THREE_VIEWS, WeightedView
 from hubrank.types import Factors, Signature, Site, View
 
 if TYPE_CHECKING:
@@ -52,10 +52,14 @@ class SiteBasis:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Basis:
-    """One :class:`SiteBasis` a site, and the number of directions p that they share."""
+    """One :class:`SiteBasis` a site, the number of directions p that they share, and the views that adapters are compared in.
+
+    ``views`` are compute, read and write, in this order.
+    """
 
     p: int
     sites: Mapping[Site, SiteBasis]
+    views: tuple[WeightedView, ...] = THREE_VIEWS
 
 
 def learn_basis(zoo: Sequence[Signature], shapes: Mapping[Site, tuple[int, int]], p: int) -> Basis:
@@ -91,7 +95,7 @@ class Projection:
     Attributes:
         starts: [sites + 1] the columns of site i are ``starts[i]`` to ``starts[i + 1]``; none where the adapter lacks it.
         u, v: [columns, p] projected columns of U and V.
-        weights: [columns, 3] what each column weighs in each of :data:`THREE_VIEWS`, the full norm divided out.
+        weights: [columns, 3] what each column weighs in each of the basis's views, the full norm divided out.
         norms: [sites] the Frobenius norm of the update, before projection; 0 where the adapter lacks the site.
     """
 
@@ -134,7 +138,7 @@ def project(signature: Signature, basis: Basis) -> Projection:
         norms.append(float(np.linalg.norm(factors.spectrum.astype(np.float64))))
         u.append(_padded(factors.u.T @ directions.write, basis.p))
         v.append(_padded(factors.v.T @ directions.read, basis.p))
-        weights.append(np.stack([view.weights(factors) for view in THREE_VIEWS], axis=1))
+        weights.append(np.stack([view.weights(factors) for view in basis.views], axis=1))
     none = np.zeros((0, basis.p), np.float32)
     return Projection(
         starts=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64),

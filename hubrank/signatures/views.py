@@ -18,7 +18,7 @@ from hubrank.types import Factors, Signature, View
 if TYPE_CHECKING:
     from hubrank.types import FloatArray
 
-__all__ = ["THREE_VIEWS", "WeightedView", "cosine", "similarity", "site_cosines"]
+__all__ = ["BY_POWER", "THREE_VIEWS", "WeightedView", "cosine", "similarity", "site_cosines"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,10 @@ class WeightedView:
 
 
 THREE_VIEWS = (WeightedView("compute", 1.0), WeightedView("read", 0.0), WeightedView("write", 0.5))
-"""The pilot's steadiest three: C_1, R_0, W_0.5."""
+"""The pilot's steadiest three for LoRA: C_1, R_0, W_0.5."""
+
+BY_POWER = (WeightedView("compute", 1.0), WeightedView("read", 1.0), WeightedView("write", 1.0))
+"""For bottleneck adapters (bench/bottlenecks.py): their bare subspaces are all alike, so singular values count in full."""
 
 
 def cosine(a: Factors, b: Factors, view: WeightedView) -> float:

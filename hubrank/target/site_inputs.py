@@ -6,6 +6,7 @@ of the rows through it, that sum is known for every source of a zoo without runn
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import numpy as np
 from hubrank.checkpoints.architectures import site_of
 from hubrank.target.features import batches_of, labels_of
 from hubrank.target.frameworks import import_torch
-from hubrank.target.methods import Placement
+from hubrank.target.methods import Placement, attach
 from hubrank.target.objectives import objective_for
 from hubrank.target.objectives.tokens import IGNORED
 from hubrank.target.sampling import chosen_rows, subset
@@ -38,6 +39,7 @@ MOST_ROWS = 400
 Space: TypeAlias = tuple[str, int, str]
 """(stack, layer, name of the hidden space), as modules that read the same input share it: query, key and value."""
 
+_BOTTLENECK = re.compile(r"(.+\.adapters)\.[^.]+\.adapter_down")  # its slot, by which its site is named
 _SPARE = 1.5  # so many times the words that are wanted are kept of a tagging, since batches do not know of each other
 
 
@@ -62,7 +64,14 @@ def space_of(site: Site) -> Space:
 
 
 def site_inputs(
-    model: Any, tokenizer: Any, target: Target, spaces: Collection[Space], *, device: str, until: float | None = None
+    model: Any,
+    tokenizer: Any,
+    target: Target,
+    spaces: Collection[Space],
+    *,
+    device: str,
+    placement: Placement | None = None,
+    until: float | None = None,
 ) -> SiteInputs:
     """Run a target's rows through the base once, without learning anything, and keep what its modules read.
 
@@ -72,15 +81,19 @@ def site_inputs(
     Args:
         model, tokenizer: from :func:`hubrank.target.base.load_base`; the model is put on ``device`` and into evaluation.
         spaces: those wanted.
+        placement: of bottleneck adapters, whose library decides where they read; fresh ones that do nothing are put on the
+            model, for good. None for adapters of the base's own modules.
         until: on the clock of ``time.perf_counter``, when to make do with the batches done, of which there is at least one.
 
     Raises:
-        BaseModelError: the model cannot read the target, or does not fit the device.
+        BaseModelError: the model cannot read the target, cannot take the placement, or does not fit the device.
     """
     torch = import_torch()
     target = subset(target, chosen_rows(len(target), MOST_ROWS, 0))
     reader = reader_of(model, tokenizer, target, TuningPlan(Placement("lora")))
     objective = objective_for(target, reader)
+    if placement is not None:
+        model = _with_idle(torch, model, placement)
     ready = model.to(device).eval()
     parts: dict[Space, list[FloatArray]] = {space: [] for space in spaces}
     labels: list[NDArray[Any]] = []
@@ -102,6 +115,17 @@ def site_inputs(
         np.concatenate(labels)[kept],
         done == len(target),
     )
+
+
+def _with_idle(torch: Any, model: Any, placement: Placement) -> Any:
+    """The model with fresh bottlenecks on it that give nothing, so that all read what they would read in the base."""
+    with torch.random.fork_rng(devices=[]):
+        attached = attach(model, placement).model
+    with torch.no_grad():
+        for name, parameter in attached.named_parameters():
+            if ".adapter_up." in name:
+                parameter.zero_()
+    return attached
 
 
 class _Picker:
@@ -160,7 +184,11 @@ def _caught(model: Any, wanted: Collection[Space], picker: _Picker) -> Iterator[
 
     chosen: dict[Space, Any] = {}
     for name, module in model.named_modules():
-        if getattr(getattr(module, "weight", None), "ndim", 0) == 2 and (space := space_of(site_of(name))) in wanted:
+        bottleneck = _BOTTLENECK.fullmatch(name)
+        if bottleneck is None and getattr(getattr(module, "weight", None), "ndim", 0) != 2:
+            continue
+        space = space_of(site_of(bottleneck[1] if bottleneck else name))
+        if space in wanted:
             chosen.setdefault(space, module)
     handles = [module.register_forward_pre_hook(keeper(space)) for space, module in chosen.items()]
     try:

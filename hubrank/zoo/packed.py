@@ -26,7 +26,7 @@ from hubrank.signatures.basis import (
 )
 from hubrank.signatures.canonical import SHIFT
 from hubrank.signatures.encoding import quantise
-from hubrank.signatures.views import THREE_VIEWS
+from hubrank.signatures.views import BY_POWER, THREE_VIEWS, WeightedView
 from hubrank.types import Signature, Site, Source, View
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from hubrank.types import FloatArray, Int8Array
 
-__all__ = ["Packed", "choose_p", "is_compared", "pack"]
+__all__ = ["Packed", "choose_p", "is_compared", "pack", "views_of"]
 
 _SIZES = (256, 128, 64, 32, 16)
 _SOURCE_BYTES = 512 * 1024
@@ -44,6 +44,8 @@ _CHUNK = 8192  # columns that are widened to float32 at a time
 # Whether a method is compared by its shifts alone or by its updates alone; the others by both. LoRA's and bottlenecks' three
 # views mean nothing at a shift, which reads one constant; of a prompt, the token mean ranks better than the token Gram.
 _BY_SHIFTS = {"lora": False, "bottleneck": False, "prompt": True}
+
+_VIEWS = {"bottleneck": BY_POWER}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,6 +184,11 @@ def is_compared(site: Site, method: str) -> bool:
     return by_shifts is None or site.module.endswith(SHIFT) == by_shifts
 
 
+def views_of(method: str) -> tuple[WeightedView, ...]:
+    """The views that adapters of a method are compared in: compute, read and write, each with its power."""
+    return _VIEWS.get(method, THREE_VIEWS)
+
+
 def choose_p(columns: int, sources: int) -> int:
     """Directions a side: the most that keep a source of so many columns under 512 kB and all under 2 GB; at least 16."""
     for p in _SIZES:
@@ -212,6 +219,7 @@ def pack(
         shapes = _shapes(signatures, method)
         columns = sum(len(f.s) for signature in signatures for f in signature.factors if f.site in shapes)
         basis = learn_basis(signatures, shapes, p or choose_p(-(-columns // len(zoo)), len(zoo)))
+        basis = replace(basis, views=views_of(method))
     kept: list[Source] = []
     projections: list[Projection] = []
     left_out = Counter[str]()

@@ -23,14 +23,14 @@ from hubrank.errors import EmptyZooError, StoreDamagedError
 from hubrank.signatures.basis import Basis, SiteBasis
 from hubrank.types import Site
 from hubrank.zoo.codec import source_from_json, source_to_json
-from hubrank.zoo.packed import Packed, pack
+from hubrank.zoo.packed import Packed, pack, views_of
 
 if TYPE_CHECKING:
     from hubrank.zoo.store import Zoo
 
 __all__ = ["OLDER", "PACKED_FORMAT", "open_packed"]
 
-PACKED_FORMAT = 4
+PACKED_FORMAT = 5
 OLDER = "read by an older hubrank"
 """Why a source is left out whose deltas meant something else then; the next sync reads it again."""
 
@@ -121,7 +121,7 @@ def _read(folder: Path) -> Packed | None:
         }
         u, v = (np.lib.format.open_memmap(folder / name, mode="r") for name in ("u.npy", "v.npy"))
         sources = tuple(source_from_json(value) for value in index["sources"])
-        basis = Basis(int(index["p"]), sites)
+        basis = Basis(int(index["p"]), sites, views_of(index["method"]))
         packed = Packed(
             base=index["base"],
             method=index["method"],

@@ -13,7 +13,9 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from hubrank.benchmark.transfer import MeasuredTarget
+from hubrank.ranking.estimators.four_views import known_z_scores
 from hubrank.ranking.estimators.three_views import three_views, z_scores
+from hubrank.ranking.first_order import Evidence
 from hubrank.ranking.standardise import standardise
 from tests.ranking.builders import one_thread
 
@@ -62,22 +64,22 @@ def test_what_is_usual_for_a_source_is_taken_off_or_it_is_standardised(scripts, 
 
 def test_another_number_is_summed_only_where_a_candidate_has_it(scripts, tables):
     similarities, zoo = tables
-    candidate, extra = scripts.bottlenecks.Candidate, np.array([0.0, 0.0, 0.0, 0.0, 9.0])
-    plain = candidate(("C_1",)).values(similarities, zoo, extra)
+    candidate, said = scripts.bottlenecks.Candidate, Evidence(np.array([0.0, np.nan, 0.0, 0.0, 9.0]), 64)
+    plain = candidate(("C_1",)).values(similarities, zoo, said)
     np.testing.assert_allclose(plain, z_scores(similarities["C_1"]))
-    found = candidate(("C_1",), extra=True).values(similarities, zoo, extra)
-    np.testing.assert_allclose(found, plain + z_scores(extra))
-    with pytest.raises(ValueError, match="C_1 \\+ extra: needs the extra numbers"):
-        candidate(("C_1",), extra=True).values(similarities, zoo)
+    found = candidate(("C_1",), rows=True).values(similarities, zoo, said)
+    np.testing.assert_allclose(found, plain + 0.5 * known_z_scores(said.values))
+    with pytest.raises(ValueError, match="C_1 \\+ rows: needs what the rows say"):
+        candidate(("C_1",), rows=True).values(similarities, zoo)
 
 
 def test_candidates_have_names_of_their_own(scripts):
-    few, many = (scripts.bottlenecks.candidates(extra=extra) for extra in (False, True))
+    few, many = (scripts.bottlenecks.candidates(rows=rows) for rows in (False, True))
     assert set(few) < set(many)
     assert len({str(one) for one in many}) == len(many) == 2 * len(few)
     candidate = scripts.bottlenecks.Candidate
     assert str(candidate(("C_1", "R_1"), 0.5)) == "C_1 + R_1, less 0.5 of what is usual"
-    assert str(candidate(("W_1",), None, extra=True)) == "W_1 + extra, standardised per source"
+    assert str(candidate(("W_1",), None, rows=True)) == "W_1 + rows, standardised per source"
 
 
 # The choice
@@ -110,7 +112,7 @@ def test_no_target_chooses_for_itself(scripts):
 
 def test_a_single_target_has_nobody_to_choose_for_it(scripts):
     targets = [measured("a", 0.9, 0.5, 0.3)]
-    choice = scripts.bottlenecks.choose(made_similar(scripts, targets), targets, scripts.bottlenecks.candidates(extra=False))
+    choice = scripts.bottlenecks.choose(made_similar(scripts, targets), targets, scripts.bottlenecks.candidates(rows=False))
     assert choice.chosen == {}
 
 
@@ -193,32 +195,19 @@ def test_the_script_tells_references_rivals_and_the_choice_in_percent(scripts, f
     lines = found["all sources"]
     references = ["chance", "no transfer", "source prior, leave one target out", "noise ceiling"]
     assert list(lines)[:4] == references
-    assert {"three-views", "flattened weights", "complex reasoning", "nested choice"} <= set(lines)
+    assert {"read-write", "flattened weights", "complex reasoning", "nested choice"} <= set(lines)
     assert {name: one["transfer_seeds"] for name, one in found["targets"].items()} == {"clinc_domain": 2, "sst5": 1, "trec6": 2}
     assert "qqp" in found["targets_left_out"]
     assert lines["chance"]["regret@1"] == pytest.approx([50 * 11 / 12] * 3, abs=0.01)
-    for name in ("three-views", "flattened weights", "nested choice"):
+    for name in ("read-write", "flattened weights", "nested choice"):
         assert lines[name]["regret@1"] == [0, 0, 0]
-    assert lines["three-views"]["minus the shipped one"] is None
+    assert lines["read-write"]["minus the shipped one"] is None
     assert lines["chance"]["minus the shipped one"]["regret@1"] == lines["chance"]["regret@1"]
     assert sum(found["nested_choices"].values()) == len(FIT)
     assert len(found["by_candidate"]) == found["candidates"] == 40
     # Without kin the others transfer alike to two targets, and subj is no kin of trec6.
-    assert found["without kin"]["three-views"]["regret@1"][0] == 0
+    assert found["without kin"]["read-write"]["regret@1"][0] == 0
     assert "left out: ag_news, qqp" in capsys.readouterr().out
-
-
-def test_another_similarity_is_tried_and_must_be_whole(scripts, folders, monkeypatch):
-    extra = {target: {source.name: float(i) for i, source in enumerate(scripts.plan.BOTTLENECK)} for target in FIT}
-    file = folders / "extra.json"
-    file.write_text(json.dumps(extra))
-    found = run(scripts, folders, monkeypatch, "--extra", str(file))
-    assert found["candidates"] == 80
-    assert "C_1 + extra" in found["by_candidate"]
-    del extra["sst5"][scripts.plan.BOTTLENECK[0].name]
-    file.write_text(json.dumps(extra))
-    with pytest.raises(SystemExit, match=r"extra\.json has no number for sst5 and clinc150-"):
-        run(scripts, folders, monkeypatch, "--extra", str(file))
 
 
 def test_with_the_rows_of_tasks_rivals_look_at_those(scripts, folders, monkeypatch):
@@ -230,11 +219,14 @@ def test_with_the_rows_of_tasks_rivals_look_at_those(scripts, folders, monkeypat
 
     monkeypatch.setattr(shop, "of_task", states)
     monkeypatch.setattr(shop, "of_target", states)
+    monkeypatch.setattr(shop, "evidence", lambda self, packed, target: (Evidence(np.arange(12.0), 200), 0.25))
     monkeypatch.setattr(shop, "rows_trained_on", lambda self, source: len(source.task))
     with one_thread():
         found = run(scripts, folders, monkeypatch, "--data", str(folders))
     assert {"TextEmb", "data size"} <= set(found["all sources"])
     assert found["command"].endswith("--data DIR")
+    assert found["candidates"] == 80
+    assert {"C_1", "C_1 + rows"} <= set(found["by_candidate"])
 
 
 # The targets

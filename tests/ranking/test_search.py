@@ -408,7 +408,7 @@ def test_many_bases_are_not_all_listed(tmp_path):
         ({"top": -1}, "--top -1"),
         ({"seed": -1}, "--seed -1: give a number from 0 to 2147483647"),
         ({"seed": 2**31}, "--seed 2147483648"),
-        ({"estimator": "best"}, "--estimator best: unknown; there is compute-std, four-views, three-views"),
+        ({"estimator": "best"}, "--estimator best: unknown; there is compute-std, four-views, read-write, three-views"),
         ({"repeats": 0}, "--repeats 0: give a number from 1 to 100"),
         ({"budget": 0.0}, "--budget 0: give a time above 0"),
         ({"budget": float("nan")}, "--budget nan"),

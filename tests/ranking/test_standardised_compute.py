@@ -68,7 +68,9 @@ def test_the_values_are_finite(rows):
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_an_estimator_takes_known_arrays_by_keyword(name):
-    assert set(wanted(ESTIMATORS[name])) <= {"compute", "read", "write", "zoo", "strength", "evidence"}
+    assert set(wanted(ESTIMATORS[name])) <= {
+        *("compute", "read", "write", "zoo", "strength", "evidence", "rows", "usual_read", "usual_write")
+    }
     parameters = inspect.signature(ESTIMATORS[name]).parameters.values()
     assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}
 
@@ -76,6 +78,7 @@ def test_an_estimator_takes_known_arrays_by_keyword(name):
 def test_each_method_has_its_own_default():
     assert set(DEFAULTS.values()) <= set(ESTIMATORS)
     assert default_estimator("lora") == "four-views"
-    assert default_estimator("bottleneck") == DEFAULT == "three-views"
+    assert default_estimator("bottleneck") == "read-write"
+    assert DEFAULT == "three-views"
     assert (default_estimator("prompt"), default_estimator("prefix")) == ("tokens-std", "compute-std")
     assert default_estimator("a method without figures") == DEFAULT

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubrank.ranking.background import AGAINST, ENOUGH, Mutual, against, compare_sources
-from hubrank.ranking.verdict import BAR, chance, judge, usual_cosines, usual_scatter
+from hubrank.ranking.standardise import usual_cosines
+from hubrank.ranking.verdict import BAR, chance, judge, usual_scatter
 from tests.ranking.builders import families, packed_of
 
 COUNT = 50

@@ -8,6 +8,7 @@ import pytest
 from hubrank.checkpoints.architectures import site_of
 from hubrank.target import site_inputs as module
 from hubrank.target.base import load_base
+from hubrank.target.methods import Placement
 from hubrank.target.rows import read_target
 from hubrank.target.site_inputs import site_inputs, space_of
 from tests.ranking.builders import HIDDEN, make_base, modules, one_thread, toy_rows, write_lines
@@ -190,6 +191,26 @@ def test_a_batch_that_does_not_fit_is_read_in_parts(base, target):
     order, other = (np.lexsort(one.spaces[SPACES[0]].round(4).T) for one in (found, expected))
     assert (found.labels[order] == expected.labels[other]).all()
     assert all(np.allclose(found.spaces[s][order], expected.spaces[s][other], atol=1e-5) for s in SPACES)
+
+
+@pytest.mark.parametrize(
+    ("variant", "slot"), [("seq_bn", "output"), ("double_seq_bn", "attention.output"), ("par_bn", "output")]
+)
+def test_bottlenecks_read_where_their_library_lets_them(base, target, variant, slot):
+    """Idle ones leave the base as it is: what reaches them is what would reach a source's on the same base."""
+    import torch
+
+    spaces = [("encoder", layer, f"{slot}.adapters") for layer in (0, 1)]
+    placement = Placement("bottleneck", size=4, variant=variant)
+    state = torch.random.get_rng_state()
+    found = site_inputs(*load_base(base), target, [*spaces, *SPACES], device="cpu", placement=placement)
+    assert (torch.random.get_rng_state() == state).all()
+    assert sorted(found.spaces) == sorted([*spaces, *SPACES])
+    plain = site_inputs(*load_base(base), target, SPACES, device="cpu")
+    for space in SPACES:  # of the second layer, after the first layer's bottleneck
+        assert np.allclose(found.spaces[space], plain.spaces[space], atol=1e-5)
+    if variant == "seq_bn":  # Pfeiffer's reads what the next layer reads
+        assert np.allclose(found.spaces[spaces[0]], plain.spaces["encoder", 1, "attention.in"], atol=1e-5)
 
 
 def test_numbers_that_are_not_finite_are_left_out(base, target):

@@ -8,6 +8,7 @@ Each takes arrays as keyword arguments, and the names of its parameters say whic
     strength              [m]     how strong the updates of these m sources are, as parts of the target's strength
     evidence              [n]     how well what each source makes of the target's rows to first order explains their labels; NaN
                                   where that is not known
+    usual_read, usual_write  [n]  median cosine of each source with the rest of the zoo in that view
     rows                  int     how many rows the evidence is of; 0 where there is none
 
 It gives [n] values whose order is the ranking. An estimator never sees names, cards or files. Which sites the cosines are
@@ -22,6 +23,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hubrank.ranking.estimators.four_views import four_views
+from hubrank.ranking.estimators.read_write import read_write
 from hubrank.ranking.estimators.standardised_compute import standardised_compute
 from hubrank.ranking.estimators.standardised_tokens import standardised_tokens
 from hubrank.ranking.estimators.three_views import three_views
@@ -36,6 +38,7 @@ __all__ = [
     "Estimator",
     "default_estimator",
     "four_views",
+    "read_write",
     "standardised_compute",
     "standardised_tokens",
     "three_views",
@@ -52,11 +55,17 @@ class Estimator(Protocol):
 
 DEFAULT = "three-views"
 ESTIMATORS: Mapping[str, Estimator] = MappingProxyType(
-    {DEFAULT: three_views, "four-views": four_views, "compute-std": standardised_compute, "tokens-std": standardised_tokens}
+    {
+        DEFAULT: three_views,
+        "four-views": four_views,
+        "read-write": read_write,
+        "compute-std": standardised_compute,
+        "tokens-std": standardised_tokens,
+    }
 )
 
 DEFAULTS: Mapping[str, str] = MappingProxyType(
-    {"lora": "four-views", "bottleneck": DEFAULT, "prompt": "tokens-std", "prefix": "compute-std"}
+    {"lora": "four-views", "bottleneck": "read-write", "prompt": "tokens-std", "prefix": "compute-std"}
 )
 """The estimator of each method that was measured."""
 
