@@ -107,6 +107,35 @@ def transfer(evidence: Evidence, group: str) -> str:
     return table(heads, rows)
 
 
+BOTTLENECKS = {
+    "noise ceiling": "noise ceiling",
+    "read-write": "**hubrank (read-write)**",
+    "nested choice": "nested choice",
+    "first-order LogME": "hubrank without tuning",
+    "four-views": "hubrank's four-views",
+    "three-views": "hubrank's three-views",
+    "TextEmb": "TextEmb",
+    "flattened weights": "flattened weights",
+    "source prior, leave one target out": "source prior",
+    "chance": "chance",
+    "no transfer": "no transfer",
+}
+
+
+def bottlenecks(evidence: Evidence) -> str:
+    """Rankings of bottleneck adapters on measured transfer."""
+    rows = []
+    there = evidence.at(f"bottleneck/{WITH}")  # one seed has no ceiling
+    for name, said in ((name, said) for name, said in BOTTLENECKS.items() if name in there):
+        cells = [
+            interval([value / 100 for value in found]) if (found := evidence.at(f"bottleneck/{group}/{name}/{measure}")) else ""
+            for group in (WITH, WITHOUT)
+            for measure in ("regret@1", "regret@3")
+        ]
+        rows.append([said, *cells])
+    return table(["ranking", "regret@1, %", "regret@3, %", "without kin: @1", "@3"], rows)
+
+
 def compared(evidence: Evidence, group: str) -> str:
     """Which rankings' regret@1 can be told from that of what search ships, by the paired interval."""
     names = [name for name in in_order(evidence.at("rivals")) if name != OURS]
@@ -235,4 +264,5 @@ TABLES: Mapping[str, Callable[[Evidence], str]] = {
     "hubs": hubs,
     "verdict": verdict,
     "chosen": chosen,
+    "bottlenecks": bottlenecks,
 }
