@@ -56,7 +56,7 @@ VIEWS = {
     "write W_1": WeightedView("write", 1.0),
 }
 DEFAULT = "three views, exact"
-PACKED = "three views, packed (shipped default)"
+PACKED = "three views, packed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hubrank.ranking.estimators import wanted
 from hubrank.ranking.estimators.four_views import known_z_scores
 from hubrank.ranking.estimators.three_views import z_scores
 from hubrank.ranking.merge import MethodRuns, merge
 from hubrank.ranking.profile import Profile, Strengths, profile, strengths, telling
+from hubrank.ranking.standardise import usual_cosines
 from hubrank.signatures.views import THREE_VIEWS
 from hubrank.types import Scored, Site, Source, View
 
@@ -32,7 +34,10 @@ __all__ = ["Explanation", "Gap", "LayerLead", "ModuleLead", "RowsLead", "ViewLea
 
 @dataclass(frozen=True, slots=True)
 class ViewLead:
-    """One view: the source's cosine with the target, the mean over all sources, the deviations above it, and its place."""
+    """One view: the source's cosine with the target, the mean over all sources, the deviations above it, and its place.
+
+    Where the estimator takes off what is usual for each source, so do the deviations.
+    """
 
     view: View
     cosine: float
@@ -169,7 +174,7 @@ class _Field:
         self.views = telling(cosines, looked_at)
         self.alike = tuple(view for view in looked_at if view not in self.views)
         self.cosines = {view: cosines[view] for view in self.views}
-        self.deviations = {view: z_scores(cosines[view]) for view in self.views}
+        self.deviations = {view: z_scores(cosines[view] - self._usual(view)) for view in self.views}
         asked = result.yardstick.evidence
         self.evidence: FloatArray = np.full(len(self.usable), np.nan) if asked is None else asked.values[self.usable]
         self.rows = known_z_scores(self.evidence)
@@ -187,6 +192,13 @@ class _Field:
     def index(self, row: Scored) -> int:
         """Of a source among the usable ones."""
         return int(np.searchsorted(self.usable, self.packed.sources.index(row.source)))
+
+    def _usual(self, view: View) -> FloatArray | float:
+        """[usable] what is usual for each source in a view, where the estimator takes that off."""
+        yardstick = self.result.yardstick
+        if f"usual_{view}" not in wanted(yardstick.estimator):
+            return 0.0
+        return usual_cosines(yardstick.mutual.cosines[view][:, self.usable])
 
     def rows_lead(self, i: int) -> RowsLead | None:
         """Of one source."""

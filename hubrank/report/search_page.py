@@ -101,7 +101,8 @@ def _ranking(ranking: Ranking) -> str:
     )
     note = (
         '<p class="soft">Score: deviations from the median of what the zoo\'s own sources get against each other. Similarity: '
-        "mean cosine over the views and sites. Coverage: the part of the target's sites that the source has.</p>"
+        "mean cosine over the views and sites; the score also counts what the source makes of the target's rows. Coverage: the "
+        "part of the target's sites that the source has.</p>"
     )
     if reranked:
         note += (

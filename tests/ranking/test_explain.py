@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from hubrank.checkpoints.architectures import site_of
+from hubrank.ranking.estimators.four_views import weight_of
 from hubrank.ranking.explain import explain
+from hubrank.ranking.first_order import Evidence
 from hubrank.ranking.merge import MethodRuns, merge
 from hubrank.ranking.rank import compare, measure
 from hubrank.signatures.canonical import sign_adapter
@@ -67,6 +71,26 @@ def test_the_deviations_add_up_to_the_value_of_three_views(tmp_path, random, tar
     for view in range(3):
         assert sorted(one.views[view].place for one in found) == list(range(1, 11))
         assert sum(one.views[view].deviations for one in found) == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(("method", "weight"), [("lora", weight_of(200)), ("bottleneck", 200 / 264)])
+def test_views_and_rows_add_up_to_the_value(tmp_path, random, target, method, weight):
+    yard = Yard(tmp_path, [*strangers(random, 11), rewritten(random, target, noise=0.3)], method=method)
+    plain = yard.runs(target)
+    yardstick = replace(plain.yardstick, evidence=Evidence(np.append(random.normal(size=11), np.nan), 200))
+    informed = MethodRuns(yardstick, (compare(yardstick, sign(target)),))
+    found = explain([informed], yard.zoo, 12)
+    assert [one.row for one in found] == list(merge([informed]))
+    for one in found:
+        rows = 0.0 if one.rows is None else weight * one.rows.deviations
+        assert sum(lead.deviations for lead in one.views) + rows == pytest.approx(one.row.value, abs=1e-3)
+        assert (one.rows is None) == (one.row.evidence is None)
+        if one.rows is not None:
+            assert one.rows.evidence == pytest.approx(one.row.evidence)
+    assert sorted(one.rows.place for one in found if one.rows is not None) == list(range(1, 12))
+    first, second = found[:2]
+    if None not in (first.rows, second.rows):
+        assert first.gap.rows == pytest.approx(first.rows.deviations - second.rows.deviations)
 
 
 def test_the_layer_that_is_shared_stands_out(tmp_path, random, target):

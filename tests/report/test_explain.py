@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from hubrank.ranking.explain import Explanation, Gap, LayerLead, ModuleLead, ViewLead
+from hubrank.ranking.explain import Explanation, Gap, LayerLead, ModuleLead, RowsLead, ViewLead
 from hubrank.ranking.profile import LayerShare, Near, Profile
 from hubrank.report.explain import explanation_markdown, explanation_table, explanation_value, heading, sentences
 from hubrank.report.profile import profile_sentences
@@ -169,6 +169,30 @@ def test_a_gap_across_methods_or_without_scores():
     other = scored(1, None, source=source("org/first", method="bottleneck"))
     assert "It is behind place 1, org/first, in order." in said(row=scored(2), gap=Gap(other, None, (), None, 0))
     assert "Among the 21 lora sources it is 1st." in said(row=scored(2), place=1)
+
+
+def test_what_the_rows_say():
+    assert "rows" not in said()
+    told = said(rows=RowsLead(-0.4, 1.84, 3))
+    assert (
+        "By how well what it makes of the rows explains their labels it is 3rd of 21, 1.8 deviations over the mean source."
+        in told
+    )
+    assert "1.8 deviations under the mean source" in said(rows=RowsLead(-0.4, -1.84, 20))
+    value = explanation_value(explained(rows=RowsLead(-0.4, 1.84, 3)))
+    assert value["rows"] == {"evidence": -0.4, "deviations": 1.84, "place": 3}
+    assert explanation_value(explained())["rows"] is None
+
+
+def test_the_rows_may_be_what_separates_two():
+    other = scored(2, 1.0, source=source("org/second"))
+    ahead = said(gap=Gap(other, 1.31, (0.9, -0.2, 0.4), None, 1, rows=0.5))
+    assert "most by what it makes of the rows (+0.5 deviations)" in ahead  # weighs three times as much as a view
+    behind = said(gap=Gap(other, 1.31, (0.9, -0.2, 0.4), None, 1, rows=-0.5))
+    assert "most by what it computes (+0.9 deviations)" in behind
+    assert "behind by where it reads (-0.2) and what it makes of the rows (-0.5)" in behind
+    value = explanation_value(explained(gap=Gap(other, 1.31, (0.9, -0.2, 0.4), None, 1, rows=0.5)))
+    assert value["gap"]["rows"] == 0.5
 
 
 def test_what_is_usual_is_not_said():
