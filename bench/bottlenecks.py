@@ -48,7 +48,7 @@ from hubrank.benchmark.judge import Cost, Judged, paired, restricted
 from hubrank.benchmark.rivals import Ranked, SourceArrays, TargetArrays, TunedArrays, rank_rivals
 from hubrank.benchmark.transfer import MeasuredTarget
 from hubrank.ranking.estimators import ESTIMATORS
-from hubrank.ranking.estimators.four_views import HALF, known_z_scores
+from hubrank.ranking.estimators.four_views import known_z_scores
 from hubrank.ranking.estimators.three_views import z_scores
 from hubrank.ranking.first_order import Evidence
 from hubrank.ranking.measures import Interval
@@ -117,7 +117,7 @@ class Candidate:
         if self.rows:
             if evidence is None:
                 raise ValueError(f"{self}: needs what the rows say")
-            values = values + evidence.rows / (evidence.rows + HALF) * known_z_scores(evidence.values)
+            values = values + evidence.trust * known_z_scores(evidence.values)
         return np.asarray(values)
 
 

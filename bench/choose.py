@@ -36,7 +36,7 @@ from rival_arrays import Workshop
 from hubrank.benchmark.judge import restricted
 from hubrank.benchmark.transfer import MeasuredTarget, Transfer, read_transfer
 from hubrank.ranking.background import compare_sources
-from hubrank.ranking.estimators.four_views import WEIGHT, known_z_scores, weight_of
+from hubrank.ranking.estimators.four_views import WEIGHT, known_z_scores
 from hubrank.ranking.estimators.three_views import z_scores
 from hubrank.ranking.first_order import Evidence
 from hubrank.ranking.measures import bootstrap, regret
@@ -67,7 +67,7 @@ class Cosines:
         """A candidate's values, one array a tuned seed, or their mean."""
         views, part, weight = candidate
         evidence = self.evidence[target]
-        rows = weight / WEIGHT * weight_of(evidence.rows) * known_z_scores(evidence.values)
+        rows = weight * evidence.trust * known_z_scores(evidence.values)
         found = [sum(z_scores(one[v] - part * self.usual[v]) for v in views) + rows for one in self.targets[target]]
         return [np.mean(found, axis=0)] if averaged else found
 

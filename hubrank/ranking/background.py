@@ -145,8 +145,8 @@ def estimate(
             arrays[f"{_USUAL}{view}"] = usual_cosines(mutual.cosines[view][np.ix_(others, usable)])
     if "evidence" in names:
         arrays["evidence"] = np.full(len(usable), np.nan) if evidence is None else evidence.values[usable]
-    counts = {"rows": 0 if evidence is None else evidence.rows} if "rows" in names else {}
-    return estimator(**arrays, **counts)
+    numbers = {"trust": 0.0 if evidence is None else evidence.trust} if "trust" in names else {}
+    return estimator(**arrays, **numbers)
 
 
 def measure_background(mutual: Mutual, estimator: Estimator) -> Background | None:

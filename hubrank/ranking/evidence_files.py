@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["evidence_key", "read_evidence", "write_evidence"]
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever what is measured, or how, changes."""
 
 FOLDER = "evidence"
@@ -69,14 +69,20 @@ def read_evidence(cache: Path, key: str, sources: int) -> Evidence | None:
         if not isinstance(fields["values"], list):
             return None
         values = np.array([math.nan if value is None else float(value) for value in fields["values"]])
-        rows = int(fields["rows"])
-        if fields["key"] != key or values.shape != (sources,) or np.isinf(values).any() or not 0 < rows <= MOST_ROWS:
+        rows, outputs = int(fields["rows"]), int(fields["outputs"])
+        if (
+            fields["key"] != key
+            or values.shape != (sources,)
+            or np.isinf(values).any()
+            or not 0 < rows <= MOST_ROWS
+            or outputs < 1
+        ):
             return None
     except (OSError, ValueError, LookupError, TypeError, RecursionError, OverflowError):
         return None
     with contextlib.suppress(OSError):
         os.utime(file)  # the oldest in use are the first to go
-    return Evidence(values, rows)
+    return Evidence(values, rows, outputs)
 
 
 def write_evidence(cache: Path, key: str, evidence: Evidence) -> None:
@@ -87,6 +93,8 @@ def write_evidence(cache: Path, key: str, evidence: Evidence) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder, ignore_cleanup_errors=True) as scratch:
             partial = Path(scratch) / "new"
-            partial.write_text(json.dumps({"key": key, "rows": evidence.rows, "values": values}), "utf-8")
+            partial.write_text(
+                json.dumps({"key": key, "rows": evidence.rows, "outputs": evidence.outputs, "values": values}), "utf-8"
+            )
             partial.replace(folder / f"{key}.json")
         prune(folder, "*.json", _MOST_BYTES)

@@ -64,7 +64,7 @@ def test_what_is_usual_for_a_source_is_taken_off_or_it_is_standardised(scripts, 
 
 def test_another_number_is_summed_only_where_a_candidate_has_it(scripts, tables):
     similarities, zoo = tables
-    candidate, said = scripts.bottlenecks.Candidate, Evidence(np.array([0.0, np.nan, 0.0, 0.0, 9.0]), 64)
+    candidate, said = scripts.bottlenecks.Candidate, Evidence(np.array([0.0, np.nan, 0.0, 0.0, 9.0]), 64, 2)
     plain = candidate(("C_1",)).values(similarities, zoo, said)
     np.testing.assert_allclose(plain, z_scores(similarities["C_1"]))
     found = candidate(("C_1",), rows=True).values(similarities, zoo, said)
@@ -219,7 +219,7 @@ def test_with_the_rows_of_tasks_rivals_look_at_those(scripts, folders, monkeypat
 
     monkeypatch.setattr(shop, "of_task", states)
     monkeypatch.setattr(shop, "of_target", states)
-    monkeypatch.setattr(shop, "evidence", lambda self, packed, target: (Evidence(np.arange(12.0), 200), 0.25))
+    monkeypatch.setattr(shop, "evidence", lambda self, packed, target: (Evidence(np.arange(12.0), 200, 2), 0.25))
     monkeypatch.setattr(shop, "rows_trained_on", lambda self, source: len(source.task))
     with one_thread():
         found = run(scripts, folders, monkeypatch, "--data", str(folders))

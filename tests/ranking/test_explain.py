@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from hubrank.checkpoints.architectures import site_of
-from hubrank.ranking.estimators.four_views import weight_of
 from hubrank.ranking.explain import explain
 from hubrank.ranking.first_order import Evidence
 from hubrank.ranking.merge import MethodRuns, merge
@@ -73,11 +72,11 @@ def test_the_deviations_add_up_to_the_value_of_three_views(tmp_path, random, tar
         assert sum(one.views[view].deviations for one in found) == pytest.approx(0.0, abs=1e-4)
 
 
-@pytest.mark.parametrize(("method", "weight"), [("lora", weight_of(200)), ("bottleneck", 200 / 264)])
+@pytest.mark.parametrize(("method", "weight"), [("lora", 3 * 200 / 264), ("bottleneck", 200 / 264)])
 def test_views_and_rows_add_up_to_the_value(tmp_path, random, target, method, weight):
     yard = Yard(tmp_path, [*strangers(random, 11), rewritten(random, target, noise=0.3)], method=method)
     plain = yard.runs(target)
-    yardstick = replace(plain.yardstick, evidence=Evidence(np.append(random.normal(size=11), np.nan), 200))
+    yardstick = replace(plain.yardstick, evidence=Evidence(np.append(random.normal(size=11), np.nan), 200, 4))
     informed = MethodRuns(yardstick, (compare(yardstick, sign(target)),))
     found = explain([informed], yard.zoo, 12)
     assert [one.row for one in found] == list(merge([informed]))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hubrank.checkpoints.architectures import site_of
 from hubrank.errors import BaseModelError
-from hubrank.ranking.estimators.four_views import HALF, WEIGHT, four_views, known_z_scores, weight_of
+from hubrank.ranking.estimators.four_views import WEIGHT, four_views, known_z_scores
 from hubrank.ranking.estimators.three_views import three_views
 from hubrank.ranking.evidence_files import evidence_key, read_evidence, write_evidence
 from hubrank.ranking.first_order import Evidence, first_order_evidence
@@ -220,28 +220,30 @@ def four(draw):
     return {name: np.array(draw(st.lists(_numbers, min_size=n, max_size=n)), np.float32) for name in names}
 
 
-@given(views=four(), rows=st.integers(1, 400))
-def test_without_evidence_it_is_three_views(views, rows):
+@given(views=four(), trust=st.floats(0, 1))
+def test_without_evidence_it_is_three_views(views, trust):
     cosines = {name: views[name] for name in ("compute", "read", "write")}
     nothing = np.full(len(views["read"]), np.nan)
-    assert (four_views(**cosines, evidence=nothing, rows=0) == three_views(**cosines)).all()
-    added = four_views(**views, rows=rows) - three_views(**cosines)
-    assert np.allclose(added, weight_of(rows) * known_z_scores(views["evidence"]))
+    assert (four_views(**cosines, evidence=nothing, trust=0.0) == three_views(**cosines)).all()
+    added = four_views(**views, trust=trust) - three_views(**cosines)
+    assert np.allclose(added, WEIGHT * trust * known_z_scores(views["evidence"]))
 
 
 @given(views=four(), scale=st.floats(1, 100), offset=st.floats(-5, 5))
 def test_the_scale_of_the_evidence_changes_nothing(views, scale, offset):
     changed = views | {"evidence": scale * views["evidence"].astype(np.float64) + offset}
-    assert np.allclose(four_views(**changed, rows=200), four_views(**views, rows=200), atol=1e-5)
+    assert np.allclose(four_views(**changed, trust=0.8), four_views(**views, trust=0.8), atol=1e-5)
 
 
-def test_few_rows_have_little_to_say():
-    weights = [weight_of(rows) for rows in (0, 16, HALF, 200, 10**9)]
-    assert weights == sorted(weights)
-    assert weights[0] == 0
-    assert weights[1] < 1
-    assert weights[2] == WEIGHT / 2
-    assert weights[-1] == pytest.approx(WEIGHT)
+def test_few_rows_and_rows_of_many_classes_have_little_to_say():
+    by_rows = [Evidence(np.zeros(3), rows, 2).trust for rows in (1, 16, 64, 200, 10**9)]
+    assert by_rows == sorted(by_rows)
+    assert by_rows[1] < 1 / 3
+    assert by_rows[2] == 0.5
+    assert by_rows[-1] == pytest.approx(1)
+    by_classes = [Evidence(np.zeros(3), 200, classes).trust for classes in (1, 4, 5, 76)]
+    assert by_classes[0] == by_classes[1] > by_classes[2] > by_classes[3]
+    assert Evidence(np.zeros(3), 16 * 76, 76).trust == 0.5
 
 
 def test_a_source_that_the_rows_say_nothing_of_counts_as_the_mean():
@@ -257,7 +259,7 @@ def test_the_rows_widen_the_scale_of_the_scores(random):
     zoo = [random_deltas(random, modules()) for _ in range(40)]
     yardstick = measure(packed_of(zoo), estimator="four-views")
     target = sign(random_deltas(random, modules()))
-    informed = replace(yardstick, evidence=Evidence(random.normal(size=40), 200))
+    informed = replace(yardstick, evidence=Evidence(random.normal(size=40), 200, 2))
     plain, found = compare(yardstick, target), compare(informed, target)
     assert plain.evidence is None
     assert (found.evidence == informed.evidence.values[found.usable]).all()
@@ -270,23 +272,30 @@ def test_the_rows_widen_the_scale_of_the_scores(random):
 
 
 def test_there_and_back(tmp_path):
-    evidence = Evidence(np.array([-0.5, np.nan, 1e-7]), 24)
+    evidence = Evidence(np.array([-0.5, np.nan, 1e-7]), 24, 2)
     write_evidence(tmp_path, "key", evidence)
     found = read_evidence(tmp_path, "key", 3)
     assert np.array_equal(found.values, evidence.values, equal_nan=True)
-    assert found.rows == 24
+    assert (found.rows, found.outputs) == (24, 2)
     assert read_evidence(tmp_path, "key", 4) is None
     assert read_evidence(tmp_path, "other", 3) is None
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[" * 100_000,
-     '{"key": "other", "rows": 24, "values": [1, 2, 3]}', '{"key": "key", "rows": 0, "values": [1, 2, 3]}',
-     '{"key": "key", "rows": 24, "values": [1, 2, Infinity]}', '{"key": "key", "rows": 24, "values": "123"}'],
-)  # fmt: skip
+    [
+        "",
+        "{",
+        "[" * 100_000,
+        '{"key": "other", "rows": 24, "outputs": 2, "values": [1, 2, 3]}',
+        '{"key": "key", "rows": 0, "outputs": 2, "values": [1, 2, 3]}',
+        '{"key": "key", "rows": 24, "outputs": 0, "values": [1, 2, 3]}',
+        '{"key": "key", "rows": 24, "outputs": 2, "values": [1, 2, Infinity]}',
+        '{"key": "key", "rows": 24, "outputs": 2, "values": "123"}',
+    ],
+)
 def test_a_damaged_file_is_as_none(tmp_path, text):
-    write_evidence(tmp_path, "key", Evidence(np.zeros(3), 24))
+    write_evidence(tmp_path, "key", Evidence(np.zeros(3), 24, 2))
     (tmp_path / "evidence" / "key.json").write_text(text)
     assert read_evidence(tmp_path, "key", 3) is None
 

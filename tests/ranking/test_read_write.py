@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubrank.ranking.estimators.four_views import HALF, known_z_scores
+from hubrank.ranking.estimators.four_views import known_z_scores
 from hubrank.ranking.estimators.read_write import read_write
 from hubrank.ranking.estimators.three_views import z_scores
 from hubrank.ranking.first_order import Evidence
@@ -29,19 +29,19 @@ def arrays(draw):
     return {name: np.array(draw(st.lists(_numbers, min_size=n, max_size=n)), np.float64) for name in names}
 
 
-@given(given_arrays=arrays(), rows=st.integers(0, 400))
-def test_the_formula(given_arrays, rows):
+@given(given_arrays=arrays(), trust=st.floats(0, 1))
+def test_the_formula(given_arrays, trust):
     a = given_arrays
     expected = z_scores(a["read"] - a["usual_read"]) + z_scores(a["write"] - a["usual_write"])
-    expected = expected + rows / (rows + HALF) * known_z_scores(a["evidence"])
-    assert np.allclose(read_write(**a, rows=rows), expected)
+    expected = expected + trust * known_z_scores(a["evidence"])
+    assert np.allclose(read_write(**a, trust=trust), expected)
 
 
 @given(given_arrays=arrays(), more=st.lists(_numbers, min_size=20, max_size=20))
 def test_a_source_that_is_nearer_to_everything_gains_nothing_by_it(given_arrays, more):
     a, hub = given_arrays, np.array(more)[: len(given_arrays["read"])]
     nearer = a | {name: a[name] + hub for name in ("read", "usual_read", "write", "usual_write")}
-    assert np.allclose(read_write(**nearer, rows=200), read_write(**a, rows=200), atol=1e-6)
+    assert np.allclose(read_write(**nearer, trust=0.8), read_write(**a, trust=0.8), atol=1e-6)
 
 
 def packed_bottlenecks(random, count=12):
@@ -72,7 +72,7 @@ def test_through_the_zoo_with_rows_and_without():
     near = zoo[7][1]
     found = compare(yardstick, near)
     assert found.order()[0] == 7
-    informed = compare(replace(yardstick, evidence=Evidence(np.eye(20)[3] * 5, 400)), near)
+    informed = compare(replace(yardstick, evidence=Evidence(np.eye(20)[3] * 5, 400, 2)), near)
     added = informed.values - found.values
     assert added.argmax() == 3
     assert added.max() == pytest.approx(400 / 464 * known_z_scores(np.eye(20)[3])[3])

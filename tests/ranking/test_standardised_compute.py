@@ -69,7 +69,7 @@ def test_the_values_are_finite(rows):
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_an_estimator_takes_known_arrays_by_keyword(name):
     assert set(wanted(ESTIMATORS[name])) <= {
-        *("compute", "read", "write", "zoo", "strength", "evidence", "rows", "usual_read", "usual_write")
+        *("compute", "read", "write", "zoo", "strength", "evidence", "trust", "usual_read", "usual_write")
     }
     parameters = inspect.signature(ESTIMATORS[name]).parameters.values()
     assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}

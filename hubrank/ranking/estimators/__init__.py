@@ -9,7 +9,7 @@ Each takes arrays as keyword arguments, and the names of its parameters say whic
     evidence              [n]     how well what each source makes of the target's rows to first order explains their labels; NaN
                                   where that is not known
     usual_read, usual_write  [n]  median cosine of each source with the rest of the zoo in that view
-    rows                  int     how many rows the evidence is of; 0 where there is none
+    trust                 float   from 0, where there is none, towards 1: what the evidence is to count for
 
 It gives [n] values whose order is the ranking. An estimator never sees names, cards or files. Which sites the cosines are
 means over is the packed zoo's affair (:func:`hubrank.zoo.packed.is_compared`).

@@ -11,44 +11,34 @@ from hubrank.ranking.estimators.three_views import three_views, z_scores
 if TYPE_CHECKING:
     from hubrank.types import FloatArray
 
-__all__ = ["HALF", "WEIGHT", "four_views", "known_z_scores", "weight_of"]
+__all__ = ["WEIGHT", "four_views", "known_z_scores"]
 
 WEIGHT = 3.0
-"""Of the evidence of very many rows: as much as the three views of the tuned target together."""
-
-HALF = 64
-"""Of so few rows the evidence weighs half of that."""
+"""Of evidence that can be trusted: as much as the three views of the tuned target together."""
 
 _ALIKE = 1e-4  # nats a row: what arithmetic in float32 leaves between sources that the rows cannot tell apart
 
 
-def four_views(*, compute: FloatArray, read: FloatArray, write: FloatArray, evidence: FloatArray, rows: int) -> FloatArray:
-    """C_1 + R_0 + W_0.5 + 3 n / (n + 64) E, each z-scored over this target's sources; n is the number of rows.
+def four_views(*, compute: FloatArray, read: FloatArray, write: FloatArray, evidence: FloatArray, trust: float) -> FloatArray:
+    """C_1 + R_0 + W_0.5 + 3 t E, each z-scored over this target's sources; t is what the evidence can be trusted.
 
     The first three compare the source with the target's own adapter, after a short tuning; they know the task, and are as noisy
     as two hundred rows and one tuning are. E is the log evidence (LogME; You, Liu, Wang and Long, ICML 2021) of the target's
     labels given what the source's update makes of the rows to first order (:mod:`hubrank.ranking.first_order`): no tuning,
     and no source is run. The two err on different targets: on 16 targets of 200 rows and 24 sources (bench/rivals.py) the tuned
     views alone have a regret@1 of 5.4 %, the rows alone 5.5 %, both together 2.8 %; Spearman's coefficient .41, .40 and .48.
-    Few rows say little: of 16 out of each target's 200 the evidence did harm by a weight of 2 and none by 1; of 128 and more,
-    weights of 2 and 3 served best.
 
     Args:
         compute, read, write: [n] mean cosine of the target with each source.
         evidence: [n] of each source; NaN where it is not known, which counts as the mean. Without any, as for a task whose rows
             have no label each, this is ``three_views``.
-        rows: how many the evidence is of.
+        trust: n / (n + 64) for n rows; of more than 4 classes, n / (n + 16 a class).
 
     Returns:
         [n] values; those of one source are 0.
     """
-    values: FloatArray = three_views(compute=compute, read=read, write=write) + weight_of(rows) * known_z_scores(evidence)
+    values: FloatArray = three_views(compute=compute, read=read, write=write) + WEIGHT * trust * known_z_scores(evidence)
     return values
-
-
-def weight_of(rows: int) -> float:
-    """3 n / (n + 64)."""
-    return WEIGHT * rows / (rows + HALF)
 
 
 def known_z_scores(evidence: FloatArray) -> FloatArray:
