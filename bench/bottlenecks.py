@@ -226,12 +226,12 @@ def percent(one: Interval) -> list[float] | None:
 
 def told(lines: Sequence[Judged]) -> dict[str, Any]:
     """Each line's regrets in percent, [mean, low, high], and less the shipped one's."""
-    shipped = next(line for line in lines if line.default)
+    shipped = next((line for line in lines if line.default), None)  # asks the rows, so that it is not there without --data
     return {
         line.name: {
             **{measure: percent(line.figures[measure]) for measure in MEASURES},
             "minus the shipped one": None
-            if line is shipped
+            if shipped is None or line is shipped
             else {measure: percent(paired(line, shipped, measure)) for measure in MEASURES},
             "targets": len(line.per_target),
         }

@@ -158,16 +158,19 @@ def estimators(
     )
     out = []
     rows = {target: found for target in targets if (found := shop.evidence(packed, target)) is not None}
+    rows = rows if len(rows) == len(targets) else {}
     asked = float(np.mean([seconds for _, seconds in rows.values()])) if rows else 0.0
     if rows:
         alone = {target: [found.values] for target, (found, _) in rows.items()}
         out.append(Ranked(ROWS_ALONE, alone, Cost(seconds=asked, bytes=size), "what the rows say, without the tuned target"))
     for name in ESTIMATORS:
         yardstick = measure(packed, estimator=name)
+        if yardstick.asks_rows and not rows:
+            continue  # it would be another
         values, spent = {}, []
         for target in targets:
             tuned = [own for seed in seeds if (own := shop.tuned(target, steps, seed)) is not None]
-            informed = replace(yardstick, evidence=rows[target][0]) if yardstick.asks_rows and rows else yardstick
+            informed = replace(yardstick, evidence=rows[target][0]) if yardstick.asks_rows else yardstick
             for own in tuned:
                 found = compare(informed, own.signature)
                 one = np.full(len(sources), np.nan)

@@ -83,18 +83,17 @@ class Signing:
             method, last = yardstick.packed.method, i == len(first) - 1
             informed = _with(yardstick, evidence)
             signatures[method] = tuple(runs.run(informed, seed, None, 1, last) for seed in seeds)
-        return SignedTarget(signatures, evidence, sum(run.seconds for run in runs.done) / len(seeds), runs.reading)
+        return SignedTarget(signatures, evidence, sum(run.seconds for run in runs.done) / len(seeds))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SignedTarget:
     """What moved when a target was tuned, by method, one signature a seed; what its rows say of each method's sources, where an
-    estimator asks; ``seconds`` of one seed by all methods, ``asking`` of asking the rows."""
+    estimator asks; ``seconds`` of one seed by all methods."""
 
     signatures: Mapping[str, tuple[Signature, ...]]
     evidence: Mapping[str, Evidence | None]
     seconds: float
-    asking: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +146,8 @@ def estimate_all(yardsticks: Sequence[Yardstick], signed: SignedTarget) -> Estim
             sources = run.yardstick.packed.sources
             values |= {sources[row]: float(value) for row, value in zip(run.usable, table[0], strict=True)}
         seeds.append(values)
-    asking = signed.asking if any(yardstick.asks_rows for yardstick in yardsticks) else 0.0
+    informed = [_with(yardstick, signed.evidence).evidence for yardstick in yardsticks]
+    asking = sum(one.seconds for one in informed if one is not None)
     return Estimates(tuple(seeds), (time.process_time() - started) / len(seeds) + asking)
 
 

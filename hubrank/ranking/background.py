@@ -38,6 +38,7 @@ ENOUGH = 8
 SAMPLE = 64
 """Of a larger zoo, this many sources, evenly spaced, play the target."""
 
+_FEWEST = 8
 _USUAL = "usual_"
 
 AGAINST = 512
@@ -89,15 +90,18 @@ class Background:
         return scores
 
 
-def compare_sources(packed: Packed, *, all_sources: bool = True) -> Mutual:
+def compare_sources(packed: Packed, *, all_sources: bool = True, few: bool = False) -> Mutual:
     """Let sources of the zoo, evenly spaced, play the target against the others.
 
     Args:
         all_sources: against every source, for an estimator that standardises by source; otherwise a sample stands for them.
+        few: of a large zoo so few play that no more is compared than with a sample; a median needs no more.
     """
     if not all_sources and len(packed.sources) > AGAINST:
         packed = packed.subset(_evenly(len(packed.sources), AGAINST))
-    rows = _evenly(len(packed.sources), min(len(packed.sources), SAMPLE))
+    n = len(packed.sources)
+    players = max(_FEWEST, SAMPLE * AGAINST // n) if few and n > AGAINST else SAMPLE
+    rows = _evenly(n, min(n, players))
     cosines = packed.cosines_of([packed.source(int(row)) for row in rows])
     for of_view in cosines.values():
         of_view[np.arange(len(rows)), rows] = np.nan

@@ -23,7 +23,7 @@ from hubrank.signatures.encoding import SIGNATURE_FORMAT
 from hubrank.target.frameworks import bfloat16_pays
 from hubrank.target.measured_files import source_facts
 from hubrank.target.site_inputs import MOST_ROWS
-from hubrank.target.tuned_files import prune
+from hubrank.target.tuned_files import LIBRARIES, prune
 
 if TYPE_CHECKING:
     from hubrank.target.task import Target
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["evidence_key", "read_evidence", "write_evidence"]
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever what is measured, or how, changes."""
 
 FOLDER = "evidence"
@@ -54,7 +54,7 @@ def evidence_key(target: Target, base: str, packed: Packed, *, device: str) -> s
         "packed": [packed.method, packed.generation, packed.basis.p, packed.learned_on, *map(source_facts, packed.sources)],
         "device": device.partition(":")[0],
         "bfloat16": bfloat16_pays(device),
-        "libraries": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
 
@@ -69,20 +69,15 @@ def read_evidence(cache: Path, key: str, sources: int) -> Evidence | None:
         if not isinstance(fields["values"], list):
             return None
         values = np.array([math.nan if value is None else float(value) for value in fields["values"]])
-        rows, outputs = int(fields["rows"]), int(fields["outputs"])
-        if (
-            fields["key"] != key
-            or values.shape != (sources,)
-            or np.isinf(values).any()
-            or not 0 < rows <= MOST_ROWS
-            or outputs < 1
-        ):
+        rows, outputs, seconds = int(fields["rows"]), int(fields["outputs"]), float(fields["seconds"])
+        whole = fields["key"] == key and values.shape == (sources,) and not np.isinf(values).any()
+        if not whole or not 0 < rows <= MOST_ROWS or outputs < 1 or not 0 <= seconds < 1e9:
             return None
     except (OSError, ValueError, LookupError, TypeError, RecursionError, OverflowError):
         return None
     with contextlib.suppress(OSError):
         os.utime(file)  # the oldest in use are the first to go
-    return Evidence(values, rows, outputs)
+    return Evidence(values, rows, outputs, seconds)
 
 
 def write_evidence(cache: Path, key: str, evidence: Evidence) -> None:
@@ -93,8 +88,7 @@ def write_evidence(cache: Path, key: str, evidence: Evidence) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder, ignore_cleanup_errors=True) as scratch:
             partial = Path(scratch) / "new"
-            partial.write_text(
-                json.dumps({"key": key, "rows": evidence.rows, "outputs": evidence.outputs, "values": values}), "utf-8"
-            )
+            numbers = {"rows": evidence.rows, "outputs": evidence.outputs, "seconds": evidence.seconds}
+            partial.write_text(json.dumps({"key": key, **numbers, "values": values}), "utf-8")
             partial.replace(folder / f"{key}.json")
         prune(folder, "*.json", _MOST_BYTES)

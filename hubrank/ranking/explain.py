@@ -94,7 +94,8 @@ class Gap:
         views: deviations, in the order of the explanation's views; () for a source of another method.
         layer: (stack, layer) where the mean deviations differ most in the direction of the gap; None where nothing does.
         ahead: under how many of the seeds this source comes before the other.
-        rows: deviations of the evidence of the rows; None where one of the two has none.
+        rows: deviations of the evidence of the rows; None where one of the two has none. ``weight`` is what one of them counts,
+            where a deviation in a view counts 1.
     """
 
     other: Scored
@@ -103,6 +104,7 @@ class Gap:
     layer: tuple[str, int] | None
     ahead: int
     rows: float | None = None
+    weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,8 @@ class Explanation:
         near_places: places in this ranking's method of ``profile.nearest``; None for one that was not compared.
         gap: None in a ranking of one.
         rows: None where the estimator does not ask the rows, or they say nothing of this source.
+        less_usual: whether the estimator takes off what is usual for each source in a view. Layers and modules are told before
+            that, the views and their places after it.
     """
 
     row: Scored
@@ -141,6 +145,7 @@ class Explanation:
     near_places: tuple[int | None, ...]
     gap: Gap | None
     rows: RowsLead | None = None
+    less_usual: bool = False
 
 
 def explain(results: Sequence[MethodRuns], zoo: Zoo, which: int | str) -> tuple[Explanation, ...]:
@@ -248,7 +253,9 @@ def _explanation(
     signature = field.zoo.signature(row.source)
     stood = profile(field.result.yardstick, int(field.usable[i]), signature, field.strengths)
     leads = [
-        ViewLead(view, float(found[i]), float(found.mean()), float(field.deviations[view][i]), field.place(i, found))
+        ViewLead(
+            view, float(found[i]), float(found.mean()), float(field.deviations[view][i]), field.place(i, field.deviations[view])
+        )
         for view, found in field.cosines.items()
     ]
     modules = [
@@ -274,6 +281,7 @@ def _explanation(
         near_places=tuple(_place_of(field, near.source) for near in stood.nearest),
         gap=_gap(row, other, fields, results) if other is not None else None,
         rows=field.rows_lead(i),
+        less_usual=any(name.startswith("usual_") for name in wanted(field.result.yardstick.estimator)),
     )
 
 
@@ -322,6 +330,7 @@ def _gap(row: Scored, other: Scored, fields: Mapping[str, _Field], results: Sequ
         most if most is not None and ahead_at[most] > 0 else None,
         ahead,
         float(one.rows[i] - one.rows[j]) if np.isfinite(one.evidence[[i, j]]).all() else None,
+        one.result.seeds[0].spread,
     )
 
 

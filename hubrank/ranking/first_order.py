@@ -36,6 +36,8 @@ __all__ = ["ROWS_A_CLASS", "Evidence", "first_order_evidence"]
 ROWS_A_CLASS, _CLASSES = 16, 4
 
 _SOURCES = 16  # at a time: what is iterated over stays in the processor's cache
+_COLUMNS = 16_384  # of features at a time and thread, a few dozen megabytes
+_THREADS = 8
 _NOTHING = 1e-6  # eigenvalues below this part of the largest are rounding
 _NOISE = 0.1  # of the labels' variance, at least: people err, and with more columns than rows all would be explained
 
@@ -48,11 +50,13 @@ class Evidence:
         values: [n] LogME of the labels on each source's first-order features, a row; NaN for a source without any.
         rows: how many rows there were.
         outputs: classes, values or labels that they were to explain.
+        seconds: of the processor that it took, the rows' pass through the base included.
     """
 
     values: FloatArray
     rows: int
     outputs: int
+    seconds: float = 0.0
 
     @property
     def trust(self) -> float:
@@ -74,16 +78,19 @@ def first_order_evidence(packed: Packed, inputs: SiteInputs, *, until: float | N
     Args:
         until: on the clock of ``time.perf_counter``, when the time is up.
     """
+    if not len(inputs.labels):
+        return None
     y = _standardised(one_hot(inputs.labels))
     read = _inputs_on(packed, inputs)
     if not read or not y.shape[1]:
         return None
     values: FloatArray = np.full(len(packed.sources), np.nan)
+    together = max(1, min(_SOURCES, _COLUMNS * len(values) // max(1, len(packed.u))))
 
     def work(first: int) -> bool:
         if until is not None and time.perf_counter() >= until:
             return False
-        last = min(first + _SOURCES, len(values))
+        last = min(first + together, len(values))
         spectra = [_spectrum(features, y) for features in _features(packed, read, first, last)]
         known = [i for i, one in enumerate(spectra) if one is not None]
         if known:
@@ -91,9 +98,15 @@ def first_order_evidence(packed: Packed, inputs: SiteInputs, *, until: float | N
         return True
 
     # Small matrices: what more threads for one would win, starting them costs; but each thread can have matrices of its own.
-    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = all(list(pool.map(work, range(0, len(values), _SOURCES))))
+    with one_thread(), ThreadPoolExecutor(_threads()) as pool:
+        done = all(list(pool.map(work, range(0, len(values), together))))
     return Evidence(values, *y.shape) if done else None
+
+
+def _threads() -> int:
+    """As many as this process may use, where that can be told."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, _THREADS)
 
 
 def _standardised(y: Numbers) -> Numbers:

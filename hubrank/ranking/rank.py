@@ -85,6 +85,7 @@ class Compared:
         values, similarity, coverage: [k] each.
         scores: [k] values on the common scale; None for a zoo too small to have one.
         evidence: [k] what the target's rows say of each source; None where the estimator does not ask, or they say nothing.
+        spread: standard deviation of what that adds to the values; 0 without.
         energy: kept by the whole basis.
     """
 
@@ -93,6 +94,7 @@ class Compared:
     values: FloatArray
     scores: FloatArray | None
     evidence: FloatArray | None
+    spread: float
     similarity: FloatArray
     coverage: FloatArray
     energy: float
@@ -116,7 +118,7 @@ def measure(packed: Packed, *, estimator: str | None = None) -> Yardstick:
     """
     name = estimator or default_estimator(packed.method)
     chosen = ESTIMATORS[name]
-    mutual = compare_sources(packed, all_sources=asks_every_source(chosen))
+    mutual = compare_sources(packed, all_sources=asks_every_source(chosen), few="zoo" not in wanted(chosen))
     return Yardstick(packed, name, chosen, mutual, measure_background(mutual, chosen))
 
 
@@ -147,6 +149,7 @@ def compare(yardstick: Yardstick, signature: Signature) -> Compared:
         values=values,
         scores=background.scores(values, spread=spread) if background is not None else None,
         evidence=None if evidence is None else evidence.values[usable],
+        spread=spread,
         similarity=raw,
         coverage=packed.coverage(target)[usable],
         energy=energy_kept(target, yardstick.views),

@@ -37,7 +37,7 @@ EVERY = 5
 
 SHOWN = 5
 _LARGE = 10_000
-_READING = 0.2  # of the time that there is, at most
+_READING = 0.2  # of the time that there is, for the rows' pass and for what they say of the sources, each
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,7 @@ class Snapshot:
 class Runs:
     """Tunes one target on one base.
 
-    ``done`` lists the runs, ``signatures`` what moved in each, ``notes`` what the user should know of them, ``reading`` the
-    seconds that asking the rows took.
+    ``done`` lists the runs, ``signatures`` what moved in each, ``notes`` what the user should know of them.
     """
 
     def __init__(
@@ -76,7 +75,6 @@ class Runs:
         self.done: list[MethodRun] = []
         self.signatures: list[Signature] = []
         self.notes: list[str] = []
-        self.reading = 0.0
 
     def informed(self, yardstick: Yardstick, until: float | None = None) -> Yardstick:
         """The yardstick with what the target's rows say of its sources, if its estimator asks; to be had before tuning.
@@ -91,15 +89,12 @@ class Runs:
         """
         if not yardstick.asks_rows or self._target.task not in WITH_LABELS:
             return yardstick
-        started = time.perf_counter()
-        by = None if until is None else started + _READING * (until - started)
-        evidence, why = self._evidence(yardstick.packed, by)
-        self.reading += time.perf_counter() - started
+        evidence, why = self._evidence(yardstick.packed, until)
         if evidence is None:
             self.notes.append(f"{yardstick.packed.method}: ranked without what the rows say of the sources ({why})")
         return replace(yardstick, evidence=evidence)
 
-    def _evidence(self, packed: Packed, by: float | None) -> tuple[Evidence | None, str]:
+    def _evidence(self, packed: Packed, until: float | None) -> tuple[Evidence | None, str]:
         key = evidence_key(self._target, f"{self._base_identity()} {self._dtype}", packed, device=self._device)
         known = read_evidence(self._cache, key, len(packed.sources)) if self._settings.reuse else None
         if known is not None:
@@ -108,6 +103,8 @@ class Runs:
         bottleneck = packed.method == "bottleneck"  # whose library changes the model for good
         model, tokenizer = self._fresh(keep=True) if bottleneck else self._base_model()
         spaces = {space_of(site) for site in packed.sites}
+        started, spent = time.perf_counter(), time.process_time()
+        by = None if until is None else started + _READING * (until - started)
         try:
             placement = usual_placement(packed, model) if bottleneck else None
             inputs = site_inputs(model, tokenizer, self._target, spaces, device=self._device, placement=placement, until=by)
@@ -117,13 +114,17 @@ class Runs:
             model.to("cpu")  # where it waits for its copies to be tuned: on a GPU there may be no room for both
         if not inputs.spaces:
             return None, f"none of the modules that they change reads them in {self._base.name}"
+        # Of what the pass left, as much again: large zoos are asked long.
+        by = None if until is None else time.perf_counter() + _READING * (until - started)
         evidence = first_order_evidence(packed, inputs, until=by)
         if evidence is None:
-            return None, "their labels do not differ" if by is None or time.perf_counter() < by else "the time was too short"
+            late = by is not None and time.perf_counter() >= by
+            return None, "the time was too short" if late else "their labels do not differ"
+        evidence = replace(evidence, seconds=time.process_time() - spent)
         if inputs.whole:
             write_evidence(self._cache, key, evidence)
         else:
-            self.notes.append(f"the time was up after {evidence.rows} rows had been asked what they say of the sources")
+            self.notes.append(f"{packed.method}: the time was up after {evidence.rows} rows had been asked about the sources")
         return evidence, ""
 
     def run(self, yardstick: Yardstick, seed: int, until: float | None, runs_left: int, last: bool) -> Signature:

@@ -216,7 +216,7 @@ def _run_all(runner: Runs, yardsticks: Sequence[Yardstick], settings: SearchSett
     refused: BaseModelError | EmptyZooError | None = None
     for i, yardstick in enumerate(yardsticks):
         found: list[Compared] = []
-        done = len(runner.done)
+        done, noted = len(runner.done), len(runner.notes)
         try:
             informed = runner.informed(yardstick, until)
             for repeat in range(settings.repeats):
@@ -228,7 +228,7 @@ def _run_all(runner: Runs, yardsticks: Sequence[Yardstick], settings: SearchSett
             if settings.methods or len(yardsticks) == 1:
                 raise
             notes.append(f"{yardstick.packed.method} is left out: {error}")
-            del runner.done[done:], runner.signatures[done:]
+            del runner.done[done:], runner.signatures[done:], runner.notes[noted:]
             continue
         results.append(MethodRuns(informed, tuple(found)))
     if not results and refused is not None:

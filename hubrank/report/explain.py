@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hubrank.ranking.estimators.four_views import WEIGHT
 from hubrank.ranking.explain import Explanation, Gap, LayerLead
 from hubrank.report.inert import inert
 from hubrank.report.profile import near_sentence, profile_value, strength_sentence
@@ -97,6 +96,7 @@ def explanation_table(explanation: Explanation, *, unicode: bool = True) -> list
     if not explanation.views:
         return parts
     title = f"deviations over the mean of the {explanation.of} sources"
+    title += "; in all, less what is usual for each" if explanation.less_usual else ""
     plot = Table(title=Text(title, style="dim"), title_justify="left", box=None, pad_edge=True, header_style="bold")
     for name in ("layer", *(VERBS[lead.view] for lead in explanation.views)):
         plot.add_column(name, justify="right")
@@ -261,7 +261,7 @@ def _gap_views(explanation: Explanation, gap: Gap, sign: float) -> str:
     views = explanation.views if gap.views else ()
     named = [(BY_VIEW[lead.view], size, abs(size)) for lead, size in zip(views, gap.views, strict=True)]
     if gap.rows is not None:
-        named.append((OF_ROWS, gap.rows, WEIGHT * abs(gap.rows)))
+        named.append((OF_ROWS, gap.rows, gap.weight * abs(gap.rows)))
     if len(named) < 2:
         return ""
     with_it = sorted((one for one in named if sign * one[1] > 0), key=lambda one: -one[2])

@@ -101,9 +101,10 @@ def _ranking(ranking: Ranking) -> str:
     )
     note = (
         '<p class="soft">Score: deviations from the median of what the zoo\'s own sources get against each other. Similarity: '
-        "mean cosine over the views and sites; the score also counts what the source makes of the target's rows. Coverage: the "
-        "part of the target's sites that the source has.</p>"
+        "mean cosine over the views and sites. Coverage: the part of the target's sites that the source has.</p>"
     )
+    if any(row.evidence is not None for row in ranking.rows):
+        note += '<p class="soft">The score also counts what the source makes of the target\'s rows, to first order.</p>'
     if reranked:
         note += (
             '<p class="soft">LogME: how well the target\'s labels follow from what the source makes of its rows. Reranked: the '

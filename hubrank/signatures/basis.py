@@ -62,30 +62,35 @@ class Basis:
     views: tuple[WeightedView, ...] = THREE_VIEWS
 
 
-def learn_basis(zoo: Sequence[Signature], shapes: Mapping[Site, tuple[int, int]], p: int) -> Basis:
+def learn_basis(
+    zoo: Sequence[Signature], shapes: Mapping[Site, tuple[int, int]], p: int, *, views: tuple[WeightedView, ...] = THREE_VIEWS
+) -> Basis:
     """The leading ``p`` directions that the zoo reads and writes at each site.
 
-    A truncated SVD of the stacked columns: V unweighted, since the read view counts every direction alike, and U weighted
-    by the square root of its share of the norm, which is what the write and compute views weigh between them.
+    A truncated SVD of the stacked columns: U weighted by the square root of its share of the norm, which is what the write and
+    compute views weigh between them; V unweighted where the read view counts every direction alike, else like U.
 
     Args:
         zoo: signatures of one base and method.
         shapes: (d_out, d_in) of every site that the basis shall have.
         p: directions a side; fewer where the zoo has fewer.
+        views: those that adapters will be compared in.
     """
     by_site: dict[Site, list[Factors]] = {site: [] for site in shapes}
     for signature in zoo:
         for f in signature.factors:
             if shapes.get(f.site) == (len(f.u), len(f.v)) and is_something(f):
                 by_site[f.site].append(f)
+    by_size = any(view.view == "read" and view.power > 0 for view in views)
     sites = {}
     for site, found in by_site.items():
         step = max(1, sum(len(f.s) for f in found) // _MAX_COLUMNS)
         sample = found[::step]
-        write = _leading([f.u * np.sqrt(f.s / np.linalg.norm(f.spectrum)) for f in sample], p)
-        read = _leading([f.v for f in sample], p)
+        shares = [np.sqrt(f.s / np.linalg.norm(f.spectrum)) for f in sample]
+        write = _leading([f.u * share for f, share in zip(sample, shares, strict=True)], p)
+        read = _leading([f.v * share if by_size else f.v for f, share in zip(sample, shares, strict=True)], p)
         sites[site] = SiteBasis(write=write, read=read)
-    return Basis(p, sites)
+    return Basis(p, sites, views)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -105,7 +105,7 @@ def site_inputs(
                 parts[space].append(pooled.cpu().numpy())
             labels.append(labels_of(target, batch, rows)[picker.kept])
             done += len(rows)
-            if until is not None and time.perf_counter() >= until:
+            if until is not None and time.perf_counter() >= until and any(map(len, labels)):
                 break
     count = sum(len(part) for part in labels)
     kept = chosen_rows(count, MOST_ROWS, 0)

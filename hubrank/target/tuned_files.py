@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from hubrank.target.task import Target
     from hubrank.target.tuning import TuningPlan
 
-__all__ = ["TunedRecord", "base_identity", "prune", "read_tuned", "run_key", "write_tuned"]
+__all__ = ["LIBRARIES", "TunedRecord", "base_identity", "prune", "read_tuned", "run_key", "write_tuned"]
 
 FORMAT = 1
 _FOLDER = "tuned"
-_LIBRARIES = ("torch", "transformers", "peft", "adapters")
+LIBRARIES = ("torch", "transformers", "peft", "adapters")
 _MOST_BYTES = 512 * 1024 * 1024
 _LARGEST = 64 * 1024 * 1024
 _WEIGHTS = ("*.safetensors", "*.bin", "config.json", "tokenizer.json")
@@ -57,7 +57,7 @@ def run_key(target: Target, base: str, plan: TuningPlan, *, device: str, early: 
         early: whether the run may stop early, and ``order``, what its ranking is made by, by which it then stops.
         device: CPU and GPU do not round alike, nor do those with units for bfloat16 and those without.
     """
-    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     facts = {
         "format": FORMAT,
         "signature": SIGNATURE_FORMAT,

@@ -218,8 +218,7 @@ def pack(
         signatures = [signature for _, signature in zoo]
         shapes = _shapes(signatures, method)
         columns = sum(len(f.s) for signature in signatures for f in signature.factors if f.site in shapes)
-        basis = learn_basis(signatures, shapes, p or choose_p(-(-columns // len(zoo)), len(zoo)))
-        basis = replace(basis, views=views_of(method))
+        basis = learn_basis(signatures, shapes, p or choose_p(-(-columns // len(zoo)), len(zoo)), views=views_of(method))
     kept: list[Source] = []
     projections: list[Projection] = []
     left_out = Counter[str]()

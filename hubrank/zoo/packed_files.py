@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OLDER", "PACKED_FORMAT", "open_packed"]
 
-PACKED_FORMAT = 5
+PACKED_FORMAT = 6
 OLDER = "read by an older hubrank"
 """Why a source is left out whose deltas meant something else then; the next sync reads it again."""
 

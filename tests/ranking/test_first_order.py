@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from hubrank.ranking.first_order import Evidence, first_order_evidence
 from hubrank.ranking.rank import compare, measure
 from hubrank.ranking.rivals.features import log_evidence, one_hot
 from hubrank.ranking.search import search
+from hubrank.target.features import batches_of
 from hubrank.target.rows import read_target
 from hubrank.target.site_inputs import SiteInputs, space_of
 from hubrank.types import Delta
@@ -272,11 +274,11 @@ def test_the_rows_widen_the_scale_of_the_scores(random):
 
 
 def test_there_and_back(tmp_path):
-    evidence = Evidence(np.array([-0.5, np.nan, 1e-7]), 24, 2)
+    evidence = Evidence(np.array([-0.5, np.nan, 1e-7]), 24, 2, 1.5)
     write_evidence(tmp_path, "key", evidence)
     found = read_evidence(tmp_path, "key", 3)
     assert np.array_equal(found.values, evidence.values, equal_nan=True)
-    assert (found.rows, found.outputs) == (24, 2)
+    assert (found.rows, found.outputs, found.seconds) == (24, 2, 1.5)
     assert read_evidence(tmp_path, "key", 4) is None
     assert read_evidence(tmp_path, "other", 3) is None
 
@@ -287,11 +289,12 @@ def test_there_and_back(tmp_path):
         "",
         "{",
         "[" * 100_000,
-        '{"key": "other", "rows": 24, "outputs": 2, "values": [1, 2, 3]}',
-        '{"key": "key", "rows": 0, "outputs": 2, "values": [1, 2, 3]}',
-        '{"key": "key", "rows": 24, "outputs": 0, "values": [1, 2, 3]}',
-        '{"key": "key", "rows": 24, "outputs": 2, "values": [1, 2, Infinity]}',
-        '{"key": "key", "rows": 24, "outputs": 2, "values": "123"}',
+        '{"key": "other", "rows": 24, "outputs": 2, "seconds": 1.0, "values": [1, 2, 3]}',
+        '{"key": "key", "rows": 0, "outputs": 2, "seconds": 1.0, "values": [1, 2, 3]}',
+        '{"key": "key", "rows": 24, "outputs": 0, "seconds": 1.0, "values": [1, 2, 3]}',
+        '{"key": "key", "rows": 24, "outputs": 2, "seconds": 1.0, "values": [1, 2, Infinity]}',
+        '{"key": "key", "rows": 24, "outputs": 2, "seconds": 1.0, "values": "123"}',
+        '{"key": "key", "rows": 24, "outputs": 2, "seconds": -1.0, "values": [1, 2, 3]}',
     ],
 )
 def test_a_damaged_file_is_as_none(tmp_path, text):
@@ -364,13 +367,34 @@ def test_a_task_whose_rows_have_no_labels_is_ranked_without(place, tmp_path):
     assert [row.value for row in found.rows] == [row.value for row in plain.rows]
 
 
-def test_a_search_whose_time_is_up_does_not_keep_half_of_the_rows(place, tmp_path):
-    file = write_lines(tmp_path / "rows.jsonl", toy_rows(60, seed=4))
-    hurried = run(place, file, budget=1e-6)
-    assert any("time" in note for note in hurried.notes)
+def test_a_search_whose_time_is_up_asks_some_of_the_rows_and_does_not_keep_that(place, tmp_path, monkeypatch):
+    def slow(*given, **named):
+        for batch in batches_of(*given, **named):
+            time.sleep(0.25)
+            yield batch
+
+    monkeypatch.setattr("hubrank.target.site_inputs.batches_of", slow)
+    file = write_lines(tmp_path / "rows.jsonl", toy_rows(300, seed=4))
+    hurried = run(place, file, budget=4.0)
+    assert any("the time was up after" in note and "asked about the sources" in note for note in hurried.notes)
+    assert all(row.evidence is not None for row in hurried.rows)
     whole = Listening()
     run(place, file, listener=whole)
     assert any(stage.startswith("reading") for stage in whole.stages)
+
+
+def test_no_row_at_all_says_nothing(random):
+    packed = packed_of([random_deltas(random, modules()) for _ in range(3)])
+    nothing = {space_of(site): np.zeros((0, HIDDEN), np.float32) for site in SITES}
+    assert first_order_evidence(packed, SiteInputs(nothing, np.zeros(0, dtype=int))) is None
+
+
+def test_a_zoo_of_wide_adapters_is_worked_off_in_smaller_pieces(random, monkeypatch):
+    zoo = [random_deltas(random, modules()) for _ in range(9)]
+    packed, inputs = packed_of(zoo), made_inputs(random)
+    whole = evidence_of(packed, inputs)
+    monkeypatch.setattr("hubrank.ranking.first_order._COLUMNS", 1)
+    assert evidence_of(packed, inputs) == pytest.approx(whole, abs=1e-6)
 
 
 def test_rows_that_cannot_be_read_are_no_reason_to_give_up(place, tmp_path, monkeypatch):

@@ -77,3 +77,13 @@ def test_through_the_zoo_with_rows_and_without():
     assert added.argmax() == 3
     assert added.max() == pytest.approx(400 / 464 * known_z_scores(np.eye(20)[3])[3])
     assert np.isfinite(found.scores).all()
+
+
+def test_of_a_large_zoo_few_sources_say_what_is_usual(monkeypatch):
+    random = np.random.default_rng(6)
+    _, packed = packed_bottlenecks(random, 40)
+    monkeypatch.setattr("hubrank.ranking.background.AGAINST", 10)
+    assert measure(packed).mutual.cosines["read"].shape == (16, 40)
+    assert measure(packed, estimator="three-views").mutual.cosines["read"].shape == (10, 10)
+    monkeypatch.setattr("hubrank.ranking.background.SAMPLE", 16)
+    assert measure(packed).mutual.cosines["read"].shape == (8, 40)

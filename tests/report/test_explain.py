@@ -186,8 +186,10 @@ def test_what_the_rows_say():
 
 def test_the_rows_may_be_what_separates_two():
     other = scored(2, 1.0, source=source("org/second"))
-    ahead = said(gap=Gap(other, 1.31, (0.9, -0.2, 0.4), None, 1, rows=0.5))
-    assert "most by what it makes of the rows (+0.5 deviations)" in ahead  # weighs three times as much as a view
+    ahead = said(gap=Gap(other, 1.31, (0.9, -0.2, 0.4), None, 1, rows=0.5, weight=2.3))
+    assert "most by what it makes of the rows (+0.5 deviations)" in ahead
+    little = said(gap=Gap(other, 1.31, (0.9, -0.2, 0.4), None, 1, rows=0.5, weight=0.5))
+    assert "most by what it computes (+0.9 deviations)" in little
     behind = said(gap=Gap(other, 1.31, (0.9, -0.2, 0.4), None, 1, rows=-0.5))
     assert "most by what it computes (+0.9 deviations)" in behind
     assert "behind by where it reads (-0.2) and what it makes of the rows (-0.5)" in behind

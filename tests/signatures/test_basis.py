@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,8 +11,8 @@ from hypothesis import strategies as st
 
 from hubrank.checkpoints.architectures import site_of
 from hubrank.signatures.basis import Basis, SiteBasis, energy_kept, learn_basis, project, projected_cosines
-from hubrank.signatures.views import THREE_VIEWS, site_cosines
-from hubrank.types import Signature
+from hubrank.signatures.views import BY_POWER, THREE_VIEWS, site_cosines
+from hubrank.types import Delta, Signature
 from tests.builders import MODULES, delta, dense, random_factors, random_signature, sign
 
 SITES = tuple(site_of(name) for name in MODULES)
@@ -146,3 +148,21 @@ def test_rank_and_shape_may_differ_between_sites():
     projection = project(signature, basis)
     assert projection.there.all()
     assert energy_kept(projection) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_where_reading_counts_by_size_the_basis_is_learned_by_size():
+    """Pfeiffer adapters read in dozens of directions, few of which say much."""
+    rng = np.random.default_rng(8)
+    zoo, shapes = [], {SITES[0]: (40, 40)}
+    for _ in range(6):
+        strong, faint = rng.standard_normal((2, 40)), rng.standard_normal((10, 40))
+        down = np.concatenate([strong * 5, faint * 0.2]).astype(np.float32)
+        up = np.linalg.qr(rng.standard_normal((40, 12)))[0].astype(np.float32)
+        zoo.append(sign([Delta(SITES[0], down=down, up=up)]))
+
+    def kept(basis):
+        return np.mean([energy_kept(project(one, basis), ["read"]) for one in zoo])
+
+    by_size, alike = learn_basis(zoo, shapes, 12, views=BY_POWER), learn_basis(zoo, shapes, 12)
+    assert (by_size.views, alike.views) == (BY_POWER, THREE_VIEWS)
+    assert kept(by_size) > kept(replace(alike, views=BY_POWER)) + 0.1

@@ -28,9 +28,9 @@ def read_write(
     fainter than what it reads and writes; singular values count in full, and some adapters are near to everything. E is as in
     :func:`four_views`, and counts as one view more, as far as it can be trusted.
 
-    On 10 targets of 200 rows and 12 Pfeiffer adapters (bench/bottlenecks.py) regret@1 is 1.9 % and regret@3 0.0 %, where
-    C_1 + R_0 + W_0.5 has 11.8 and 9.0 % and the flattened cosine of Zhou, Xu and McAuley (EMNLP 2022) 15.3 and 8.4 %; chosen on
-    the other targets each time among 80 formulas, 1.9 and 0.6 %.
+    On 10 targets of 200 rows and 12 Pfeiffer adapters (bench/bottlenecks.py) regret@1 is 0.9 % and regret@3 0.0 %, where
+    C_1 + R_0 + W_0.5 has 11.9 and 9.2 % and the flattened cosine of Zhou, Xu and McAuley (EMNLP 2022) 15.2 and 8.6 %; chosen on
+    the other targets each time among 80 formulas, 2.3 and 0.4 %.
 
     Args:
         read, write: [n] mean cosine of the target with each source.
