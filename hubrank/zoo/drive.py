@@ -14,6 +14,7 @@ from hubrank.zoo.base_models import BaseModels
 from hubrank.zoo.books import Books, Settled, What
 from hubrank.zoo.cluster import RayCrew
 from hubrank.zoo.crew import Crew, Finished, Threads
+from hubrank.zoo.room import Room
 from hubrank.zoo.standing import Standing, name_of
 from hubrank.zoo.store import Zoo
 from hubrank.zoo.work import BaseProvider, Done, Job, Unanswered, wanted_bases
@@ -95,7 +96,7 @@ class Drive:
         self._models = BaseModels(base_tensors, hub)
         self._crew: Crew = RayCrew(hub, self._inbox, self._models) if ray else Threads(jobs, self._inbox, self._models)
         self._jobs = jobs
-        self._room = threading.Semaphore(_AHEAD)
+        self._room = Room(_AHEAD)
         self._stopped = threading.Event()
         self._waiting: deque[Listing] = deque()
         self._running: dict[int, Listing] = {}
@@ -124,7 +125,7 @@ class Drive:
         finally:
             self._crew.close()
             self._stopped.set()
-            self._room.release()
+            self._room.give()
             if not finished and isinstance(self._hub, Stoppable):
                 self._hub.stop()
             self._tally.bases.add(self._models.traffic)
@@ -142,7 +143,7 @@ class Drive:
         error: BaseException | None = None
         try:
             for listing in self._hub.discover(self._query):
-                self._room.acquire()
+                self._room.take()
                 if self._stopped.is_set():
                     return
                 self._inbox.put(_Listed(listing))
@@ -171,7 +172,7 @@ class Drive:
 
     def _see(self, listing: Listing) -> None:
         if not self._standing.see(listing):
-            self._room.release()
+            self._room.give()
             return
         self._listed += 1
         self._books.open(listing)
@@ -203,7 +204,7 @@ class Drive:
         self._settle(listing, self._books.done(listing, done.outcome), done.traffic.bytes_read)
 
     def _settle(self, listing: Listing, outcome: Settled, bytes_read: int = 0) -> None:
-        self._room.release()
+        self._room.give()
         self._tally.outcomes[outcome.what] += 1
         name = name_of(listing)
         if outcome.skip is not None:
