@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hubrank.ranking.estimators import Estimator, wanted
+from hubrank.ranking.estimators import Estimator, takes_off_usual, wanted
 from hubrank.ranking.standardise import usual_cosines
 from hubrank.types import View
 
@@ -39,7 +39,6 @@ SAMPLE = 64
 """Of a larger zoo, this many sources, evenly spaced, play the target."""
 
 _FEWEST = 8
-_USUAL = "usual_"
 
 AGAINST = 512
 """And this many, evenly spaced, stand for those that they are compared with."""
@@ -47,7 +46,7 @@ AGAINST = 512
 
 def asks_every_source(estimator: Estimator) -> bool:
     """Whether an estimator looks at how each source stands to the rest of the zoo, for which a sample cannot stand."""
-    return any(name == "zoo" or name.startswith(_USUAL) for name in wanted(estimator))
+    return "zoo" in wanted(estimator) or takes_off_usual(estimator)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,8 +144,8 @@ def estimate(
     if "strength" in names:
         arrays["strength"] = mutual.strengths[others] / strength
     for view in cosines:
-        if f"{_USUAL}{view}" in names:
-            arrays[f"{_USUAL}{view}"] = usual_cosines(mutual.cosines[view][np.ix_(others, usable)])
+        if takes_off_usual(estimator, view):
+            arrays[f"usual_{view}"] = usual_cosines(mutual.cosines[view][np.ix_(others, usable)])
     if "evidence" in names:
         arrays["evidence"] = np.full(len(usable), np.nan) if evidence is None else evidence.values[usable]
     numbers = {"trust": 0.0 if evidence is None else evidence.trust} if "trust" in names else {}

@@ -7,12 +7,9 @@ base model's weights, the packed zoo, and the versions of the libraries. Nothing
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.metadata
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +18,9 @@ import numpy as np
 from hubrank.ranking.first_order import Evidence
 from hubrank.signatures.encoding import SIGNATURE_FORMAT
 from hubrank.target.frameworks import bfloat16_pays
+from hubrank.target.kept_files import keep, key_of, library_versions, prune
 from hubrank.target.measured_files import source_facts
 from hubrank.target.site_inputs import MOST_ROWS
-from hubrank.target.tuned_files import LIBRARIES, prune
 
 if TYPE_CHECKING:
     from hubrank.target.task import Target
@@ -54,9 +51,9 @@ def evidence_key(target: Target, base: str, packed: Packed, *, device: str) -> s
         "packed": [packed.method, packed.generation, packed.basis.p, packed.learned_on, *map(source_facts, packed.sources)],
         "device": device.partition(":")[0],
         "bfloat16": bfloat16_pays(device),
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "libraries": library_versions(),
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
+    return key_of(facts)
 
 
 def read_evidence(cache: Path, key: str, sources: int) -> Evidence | None:
@@ -85,10 +82,6 @@ def write_evidence(cache: Path, key: str, evidence: Evidence) -> None:
     values = [float(value) if np.isfinite(value) else None for value in evidence.values]
     with contextlib.suppress(OSError):
         folder = cache / FOLDER
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder, ignore_cleanup_errors=True) as scratch:
-            partial = Path(scratch) / "new"
-            numbers = {"rows": evidence.rows, "outputs": evidence.outputs, "seconds": evidence.seconds}
-            partial.write_text(json.dumps({"key": key, **numbers, "values": values}), "utf-8")
-            partial.replace(folder / f"{key}.json")
+        numbers = {"rows": evidence.rows, "outputs": evidence.outputs, "seconds": evidence.seconds}
+        keep(folder, f"{key}.json", json.dumps({"key": key, **numbers, "values": values}).encode())
         prune(folder, "*.json", _MOST_BYTES)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hubrank.ranking.estimators import wanted
+from hubrank.ranking.estimators import takes_off_usual
 from hubrank.ranking.estimators.four_views import known_z_scores
 from hubrank.ranking.estimators.three_views import z_scores
 from hubrank.ranking.merge import MethodRuns, merge
@@ -201,7 +201,7 @@ class _Field:
     def _usual(self, view: View) -> FloatArray | float:
         """[usable] what is usual for each source in a view, where the estimator takes that off."""
         yardstick = self.result.yardstick
-        if f"usual_{view}" not in wanted(yardstick.estimator):
+        if not takes_off_usual(yardstick.estimator, view):
             return 0.0
         return usual_cosines(yardstick.mutual.cosines[view][:, self.usable])
 
@@ -281,7 +281,7 @@ def _explanation(
         near_places=tuple(_place_of(field, near.source) for near in stood.nearest),
         gap=_gap(row, other, fields, results) if other is not None else None,
         rows=field.rows_lead(i),
-        less_usual=any(name.startswith("usual_") for name in wanted(field.result.yardstick.estimator)),
+        less_usual=takes_off_usual(field.result.yardstick.estimator),
     )
 
 

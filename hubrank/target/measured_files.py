@@ -7,18 +7,16 @@ understood, the base model's weights, the source at its revision, the settings, 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.metadata
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubrank.checkpoints.reader import READER_VERSION
+from hubrank.target.kept_files import keep, key_of, library_versions
 from hubrank.target.methods import Placement
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ FORMAT = 1
 """Raised whenever what is measured, or how, changes."""
 
 FOLDER = "measured"
-_LIBRARIES = ("torch", "transformers", "peft", "adapters")
 _LARGEST = 1_000_000
 _MOST_FILES = 20_000
 _SPARE = 1000
@@ -64,9 +61,9 @@ def measured_key(what: str, *, target: str, base: str, source: Mapping[str, Any]
         "base": base,
         "source": source,
         "settings": settings,
-        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "libraries": library_versions(),
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
+    return key_of(facts)
 
 
 def source_facts(source: Source) -> dict[str, Any]:
@@ -106,11 +103,7 @@ def write_measured(cache: Path, key: str, measured: Measured) -> None:
     """Keep a figure, if the disk allows it."""
     with contextlib.suppress(OSError):
         folder = cache / FOLDER
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder, ignore_cleanup_errors=True) as scratch:
-            partial = Path(scratch) / "new"
-            partial.write_text(json.dumps({"key": key, **asdict(measured)}), "utf-8")
-            partial.replace(folder / f"{key}.json")
+        keep(folder, f"{key}.json", json.dumps({"key": key, **asdict(measured)}).encode())
         _prune(folder)
 
 

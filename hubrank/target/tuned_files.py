@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +20,7 @@ from hubrank.checkpoints.reader import READER_VERSION
 from hubrank.errors import StoreDamagedError
 from hubrank.signatures.encoding import SIGNATURE_FORMAT, decode_signature, encode_signature
 from hubrank.target.frameworks import bfloat16_pays
+from hubrank.target.kept_files import keep, key_of, library_versions, prune
 from hubrank.types import Signature
 
 if TYPE_CHECKING:
@@ -29,11 +28,10 @@ if TYPE_CHECKING:
     from hubrank.target.task import Target
     from hubrank.target.tuning import TuningPlan
 
-__all__ = ["LIBRARIES", "TunedRecord", "base_identity", "prune", "read_tuned", "run_key", "write_tuned"]
+__all__ = ["TunedRecord", "base_identity", "read_tuned", "run_key", "write_tuned"]
 
 FORMAT = 1
 _FOLDER = "tuned"
-LIBRARIES = ("torch", "transformers", "peft", "adapters")
 _MOST_BYTES = 512 * 1024 * 1024
 _LARGEST = 64 * 1024 * 1024
 _WEIGHTS = ("*.safetensors", "*.bin", "config.json", "tokenizer.json")
@@ -57,7 +55,6 @@ def run_key(target: Target, base: str, plan: TuningPlan, *, device: str, early: 
         early: whether the run may stop early, and ``order``, what its ranking is made by, by which it then stops.
         device: CPU and GPU do not round alike, nor do those with units for bfloat16 and those without.
     """
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     facts = {
         "format": FORMAT,
         "signature": SIGNATURE_FORMAT,
@@ -68,9 +65,9 @@ def run_key(target: Target, base: str, plan: TuningPlan, *, device: str, early: 
         "device": device.partition(":")[0],
         "bfloat16": bfloat16_pays(device),
         "early": f"by {order}" if early and order else early,
-        "libraries": versions,
+        "libraries": library_versions(),
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
+    return key_of(facts)
 
 
 def base_identity(base: BaseModel) -> str:
@@ -118,20 +115,6 @@ def write_tuned(cache: Path, key: str, record: TunedRecord) -> TunedRecord:
     }
     with contextlib.suppress(OSError):
         folder = cache / _FOLDER
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder, ignore_cleanup_errors=True) as scratch:
-            partial = Path(scratch) / "new"
-            partial.write_bytes(json.dumps(fields).encode() + b"\n" + body)
-            partial.replace(folder / f"{key}.bin")
+        keep(folder, f"{key}.bin", json.dumps(fields).encode() + b"\n" + body)
         prune(folder, "*.bin", _MOST_BYTES)
     return TunedRecord(decode_signature(body), record.steps, record.stopped, record.seconds)
-
-
-def prune(folder: Path, pattern: str, most: int) -> None:
-    """Remove the files that were used longest ago, beyond so many bytes in all."""
-    files = sorted(folder.glob(pattern), key=lambda file: file.stat().st_mtime, reverse=True)
-    total = 0
-    for file in files:
-        total += file.stat().st_size
-        if total > most:
-            file.unlink(missing_ok=True)

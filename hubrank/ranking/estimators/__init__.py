@@ -20,13 +20,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from hubrank.ranking.estimators.four_views import four_views
 from hubrank.ranking.estimators.read_write import read_write
 from hubrank.ranking.estimators.standardised_compute import standardised_compute
 from hubrank.ranking.estimators.standardised_tokens import standardised_tokens
 from hubrank.ranking.estimators.three_views import three_views
+from hubrank.types import View
 
 if TYPE_CHECKING:
     from hubrank.types import FloatArray
@@ -41,6 +42,7 @@ __all__ = [
     "read_write",
     "standardised_compute",
     "standardised_tokens",
+    "takes_off_usual",
     "three_views",
     "wanted",
 ]
@@ -73,6 +75,12 @@ DEFAULTS: Mapping[str, str] = MappingProxyType(
 def default_estimator(method: str) -> str:
     """The name of the estimator that ranks a method where nobody says otherwise; :data:`DEFAULT` for one without figures."""
     return DEFAULTS.get(method, DEFAULT)
+
+
+def takes_off_usual(estimator: Estimator, view: View | None = None) -> bool:
+    """Whether an estimator takes off what is usual for each source, in a view or in any."""
+    views = get_args(View) if view is None else (view,)
+    return any(f"usual_{one}" in wanted(estimator) for one in views)
 
 
 def wanted(estimator: Estimator) -> tuple[str, ...]:
