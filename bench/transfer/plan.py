@@ -164,6 +164,13 @@ BOTTLENECK_TARGETS = (
     "clinc_domain", "ag_news", "qqp", "sick_e", "tweet_sentiment", "tweet_hate", "trec6", "sts_semeval", "tweet_emotion", "sst5",
 )  # fmt: skip
 
+HELD_OUT = (
+    "absa_twitter", "anli_r3", "banking77", "cola", "emorynlp_emotion", "mpqa", "mr", "rte", "sst2", "tweet_emoji",
+    "tweet_offensive",
+)  # fmt: skip
+"""Targets on which nothing was ever chosen: every other task that has 200 rows which no source saw, but those of which one class
+is more than three quarters of the rows, or that has more classes than half of its rows."""
+
 SAME_CORPUS = frozenset({frozenset({"sst2", "sst5"}), frozenset({"clinc150", "clinc_domain"})})
 """Tasks that label the same corpus along the same splits: no row is shared, but the texts are of one kind."""
 
@@ -207,6 +214,12 @@ def all_runs() -> list[Run]:
         matrix("qa", QA, QA_TASKS, 200, 1),
         matrix("second", SECOND, TARGETS, 200, 1),
         matrix("second", SECOND, TARGETS, 200, 2),
+        *(matrix("first-held-out", FIRST, HELD_OUT, 200, seed) for seed in range(3)),
+        *(matrix("second-held-out", SECOND, HELD_OUT, 200, seed) for seed in range(3)),
+        *(matrix("first", FIRST, TARGETS, 200, seed) for seed in range(3, 6)),
+        *(matrix("second", SECOND, TARGETS, 200, seed) for seed in range(3, 6)),
+        *(matrix("bottleneck-held-out", BOTTLENECK, HELD_OUT, 200, seed) for seed in range(2)),
+        *(matrix("bottleneck", BOTTLENECK, BOTTLENECK_TARGETS, 200, seed) for seed in range(2, 4)),
     )
     runs: dict[str, Run] = {}
     for part in parts:

@@ -51,14 +51,15 @@ def row_of(run: Run, bench: Workbench, value: float, seconds: float) -> dict[str
     }
 
 
-STACK = 4
-"""Runs that differ only in their start are done so many at a time."""
+STACK = {"cpu": 4, "cuda": 24}
+"""Runs that differ only in their start are done so many at a time, by the kind of device: what keeps it busy."""
 
 
 def work(runs: list[Run], ledger: Ledger, bench: Workbench, log: Path) -> bool:
     """One pass over the plan; whether anything is left that another worker has or that waits for its source."""
     waiting = False
-    for stack in stacks([run for run in runs if run.key not in ledger.done]):
+    size = STACK.get(bench.device.partition(":")[0], STACK["cpu"])
+    for stack in stacks([run for run in runs if run.key not in ledger.done], size):
         ready = []
         for run in stack:
             if run.key in ledger.done or not bench.allowed(run):
@@ -80,13 +81,13 @@ def work(runs: list[Run], ledger: Ledger, bench: Workbench, log: Path) -> bool:
     return waiting
 
 
-def stacks(runs: list[Run]) -> list[list[Run]]:
+def stacks(runs: list[Run], most: int) -> list[list[Run]]:
     """Runs that can be done side by side, in the plan's order: one target, seed and site pattern; bottlenecks one by one."""
     open_stacks: dict[tuple[object, ...], list[Run]] = {}
     out = []
     for run in runs:
         kind = (run.method, run.group, run.target, run.rows, run.seed, run.shape.sites)
-        size = 1 if run.method == "bottleneck" else STACK
+        size = 1 if run.method == "bottleneck" else most
         stack = open_stacks.get(kind)
         if stack is None or len(stack) == size:
             stack = open_stacks[kind] = []

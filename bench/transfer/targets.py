@@ -1,6 +1,6 @@
 """Tune the targets of the transfer matrices as ``hubrank search`` does, and keep what a ranking is made from.
 
-    python bench/transfer/targets.py --data DIR --out DIR [--method bottleneck] [--seeds 3] [--steps 75 25 150]
+    python bench/transfer/targets.py --data DIR --out DIR [--method bottleneck] [--seeds 3] [--steps 75 25 150] [--device cuda]
 
 DIR as for run.py. Of each target, seed and number of steps: the LoRA's tensors, as peft would publish them, in
 ``TARGET-STEPS-SEED.safetensors``; with ``--method bottleneck`` the bottlenecks' as the adapters library would, of the shape that
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--method", choices=tuple(TARGETS), default="lora")
     parser.add_argument("--targets", nargs="+", help="only these; default: those of the method's first matrix")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, nargs="+", default=[75, 25, 150])
     parser.add_argument(
@@ -93,7 +94,7 @@ def main() -> None:
             model, tokenizer = load_base(base)
             where = placement(options.method, model)
             how = TuningPlan(where, steps=steps, seed=INIT + seed, aligned=not options.random_start)
-            tuned = tune(model, tokenizer, target, how)
+            tuned = tune(model, tokenizer, target, how, device=options.device)
             write(tuned, file, steps, options.method)
             print(f"{file.name} {tuned.seconds:.1f} s", flush=True)
 

@@ -165,7 +165,8 @@ class _Picker:
         if self._tagging:
             self.caught[space] = inputs[self._words[:, 0], self._words[:, 1]].float()
         else:
-            self.caught[space] = self._torch.einsum("rwd,rw->rd", inputs.float(), self._weights)
+            # A sum and no product of matrices: autocast would round that to bfloat16.
+            self.caught[space] = (inputs.float() * self._weights[..., None]).sum(1)
 
 
 @contextmanager

@@ -63,6 +63,19 @@ def test_each_row_as_if_it_were_alone(base, target):
         assert len({target.texts[i] for i in nearest}) == len(set(target.texts))
 
 
+def test_a_device_that_multiplies_in_bfloat16_pools_in_float32(base, target, monkeypatch):
+    """Found on a GPU: autocast took the mean over tokens for a product, and numpy has no bfloat16."""
+    expected = site_inputs(*load_base(base), target, [*SPACES, WIDE], device="cpu")
+    monkeypatch.setattr("hubrank.target.frameworks.bfloat16_pays", lambda device: True)
+    found = site_inputs(*load_base(base), target, [*SPACES, WIDE], device="cpu")
+    assert found.labels.tolist() == expected.labels.tolist()
+    for space, x in expected.spaces.items():
+        assert found.spaces[space].dtype == np.float32
+        np.testing.assert_allclose(found.spaces[space], x, atol=0.03 * np.abs(x).max())
+    # What the first layer reads was never multiplied.
+    np.testing.assert_allclose(found.spaces[SPACES[0]], expected.spaces[SPACES[0]], rtol=1e-5, atol=1e-6)
+
+
 def test_query_key_and_value_read_one_space():
     paths = [f"encoder.layer.0.attention.self.{name}" for name in ("query", "key", "value")]
     assert len({space_of(site_of(path)) for path in paths}) == 1
