@@ -218,8 +218,6 @@ def all_runs() -> list[Run]:
         *(matrix("second-held-out", SECOND, HELD_OUT, 200, seed) for seed in range(3)),
         *(matrix("first", FIRST, TARGETS, 200, seed) for seed in range(3, 6)),
         *(matrix("second", SECOND, TARGETS, 200, seed) for seed in range(3, 6)),
-        *(matrix("bottleneck-held-out", BOTTLENECK, HELD_OUT, 200, seed) for seed in range(2)),
-        *(matrix("bottleneck", BOTTLENECK, BOTTLENECK_TARGETS, 200, seed) for seed in range(2, 4)),
     )
     runs: dict[str, Run] = {}
     for part in parts:

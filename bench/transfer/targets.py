@@ -1,11 +1,12 @@
 """Tune the targets of the transfer matrices as ``hubrank search`` does, and keep what a ranking is made from.
 
-    python bench/transfer/targets.py --data DIR --out DIR [--method bottleneck] [--seeds 3] [--steps 75 25 150] [--device cuda]
+    python bench/transfer/targets.py --data DIR --out DIR [--method bottleneck|qa] [--targets NAME... | --held-out] [--rows 1000]
+                                     [--seeds 3] [--steps 75 25 150] [--device cuda]
 
 DIR as for run.py. Of each target, seed and number of steps: the LoRA's tensors, as peft would publish them, in
 ``TARGET-STEPS-SEED.safetensors``; with ``--method bottleneck`` the bottlenecks' as the adapters library would, of the shape that
 the plan's bottleneck sources have, and its adapter_config.json in the file's metadata. Files are named alike, so that each
-method needs a folder of its own. The rows are those that run.py measures the transfer to, the init is no source's. What is there
+method, and each number of rows, needs a folder of its own. The rows are those that run.py measures the transfer to, the init is no source's. What is there
 already is left alone.
 """
 
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import overlap
 import plan
+import qa
 from train_zoo import BASE, as_target, read_rows
 
 from hubrank.target.base import find_base, load_base
 from hubrank.target.methods import Placement
+from hubrank.target.rows import Target, read_target
 from hubrank.target.tuning import Tuned, TuningPlan, tune
 
 INIT = 5_000  # apart from every source's seed
-TARGETS = {"lora": plan.TARGETS, "bottleneck": plan.BOTTLENECK_TARGETS}
+TARGETS = {"lora": plan.TARGETS, "bottleneck": plan.BOTTLENECK_TARGETS, "qa": plan.QA_TASKS}
 
 
 def draws(data: Path, rows: int, targets: tuple[str, ...]) -> dict[str, overlap.Draw]:
@@ -45,11 +49,30 @@ def draws(data: Path, rows: int, targets: tuple[str, ...]) -> dict[str, overlap.
     return found
 
 
+def qa_draws(data: Path, rows: int, targets: tuple[str, ...]) -> dict[str, overlap.Draw]:
+    """The same of question answering."""
+    parts = {task: qa.reserve(task, qa.read_qa(data / "qa", task, "train")) for task in plan.QA_TASKS}
+    seen = {task: overlap.seen_by(of_source, task) for task, (_, of_source) in parts.items()}
+    return {
+        task: overlap.draw(task, parts[task][0], qa.read_qa(data / "qa", task, "dev"), seen, wanted=rows, tested=qa.TEST_ROWS)
+        for task in targets
+    }
+
+
+def spans(rows: tuple[overlap.Row, ...]) -> Target:
+    """Rows of question answering as a user would give them."""
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps({name: row[name] for name in ("question", "context", "answers")}) + "\n")
+        file.flush()
+        return read_target(file.name, task="qa")
+
+
 def placement(method: str, model: Any) -> Placement:
     """Where and how large a search over the plan's sources of a method has the target's own."""
     if method == "bottleneck":
         return Placement(method, size=model.config.hidden_size // plan.PFEIFFER.rank, variant="seq_bn")
-    return Placement(method, tuple(name for name, _ in model.named_modules() if name.endswith(("query", "value"))))
+    return Placement("lora", tuple(name for name, _ in model.named_modules() if name.endswith(("query", "value"))))
 
 
 def write(tuned: Tuned, file: Path, steps: int, method: str) -> None:
@@ -72,6 +95,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--method", choices=tuple(TARGETS), default="lora")
     parser.add_argument("--targets", nargs="+", help="only these; default: those of the method's first matrix")
+    parser.add_argument("--held-out", action="store_true", help="those on which nothing was chosen, instead")
+    parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, nargs="+", default=[75, 25, 150])
@@ -79,10 +104,11 @@ def main() -> None:
         "--random-start", action="store_true", help="A of the LoRAs at random, as the papers of most rivals have it"
     )
     options = parser.parse_args()
-    if options.random_start and options.method != "lora":
+    if options.random_start and options.method == "bottleneck":
         parser.error("--random-start: only LoRAs start otherwise than at random")
     options.out.mkdir(parents=True, exist_ok=True)
-    drawn = draws(options.data, 200, tuple(options.targets or TARGETS[options.method]))
+    wanted = plan.HELD_OUT if options.held_out else tuple(options.targets or TARGETS[options.method])
+    drawn = (qa_draws if options.method == "qa" else draws)(options.data, options.rows, wanted)
     base = find_base(BASE)
     todo = [(steps, seed) for seed in range(options.seeds) for steps in options.steps]
     for steps, seed in sorted(todo, key=lambda pair: (pair[0] != options.steps[0] or pair[1] > 0, pair)):
@@ -90,7 +116,7 @@ def main() -> None:
             file = options.out / f"{task}-{steps}-{seed}.safetensors"
             if file.exists():
                 continue
-            target = as_target(task, [dict(row) for row in draw.rows])
+            target = spans(draw.rows) if options.method == "qa" else as_target(task, [dict(row) for row in draw.rows])
             model, tokenizer = load_base(base)
             where = placement(options.method, model)
             how = TuningPlan(where, steps=steps, seed=INIT + seed, aligned=not options.random_start)
