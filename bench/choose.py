@@ -11,7 +11,7 @@ DIR of --data and --targets as for rivals.py. Truth is the measured transfer of 
                 sources and without kin
     averaged    the default on the mean of a target's tuned seeds, as ``search --repeats`` ranks
     second set  the same tasks, trained from other seeds, at other ranks and sites. regret@k of the default there less that on
-                the first set, paired over targets, both on the transfer seeds that both sets have; 95 % bootstrap intervals
+                the first set, paired over targets; 95 % bootstrap intervals
 
 Regrets in percent, means over targets and tuned seeds.
 """
@@ -141,10 +141,9 @@ def main() -> None:
     candidates = [(views, part, 0.0) for views in VIEWS for part in PARTS]
     candidates += [(views, 0.0, weight) for views in VIEWS for weight in WEIGHTS]
     result: dict[str, Any] = {"command": "python bench/choose.py --data DIR --targets DIR", "candidates": len(candidates)}
-    common, of_set = None, {}
+    of_set = {}
     for group in SETS:
-        where = {"method": "lora", "set": group, "rows": "200"}
-        transfer = read_transfer(options.transfer, where=where)
+        transfer = read_transfer(options.transfer, where={"method": "lora", "set": group, "rows": "200"})
         cosines = cosines_of(shop, transfer, group, options.steps, options.seeds)
         by_candidate = np.array([regrets(cosines, transfer.targets, candidate) for candidate in candidates])
         chosen, choices = nested(by_candidate)
@@ -163,11 +162,8 @@ def main() -> None:
             "best in sample": {"candidate": named(*candidates[best]), **figures(by_candidate[best])},
             "by_candidate": {named(*one): figures(by_candidate[i]) for i, one in enumerate(candidates)},
         }
-        # Best of so many sources by one noisy seed is a higher bar than by the mean of two.
-        one_seed = read_transfer(options.transfer, where=where | {"seed": "0"}).targets
-        of_set[group] = dict(zip((t.name for t in one_seed), regrets(cosines, one_seed, SHIPPED), strict=True))
-        common = set(of_set[group]) if common is None else common & set(of_set[group])
-    names = sorted(common or ())
+        of_set[group] = dict(zip((t.name for t in transfer.targets), by_candidate[candidates.index(SHIPPED)], strict=True))
+    names = sorted(of_set["first"].keys() & of_set["second"].keys())
     pairs = np.array([of_set["second"][name] - of_set["first"][name] for name in names])
     result["second set"] = {
         "targets": len(names),

@@ -9,15 +9,16 @@ bench/transfer with 200 rows, as far as ROWS has measured them, in the same draw
 bench/transfer/run.py. What was done once lies in the work folder and is not done again, so that a rerun with more measured rows
 costs seconds.
 
-    hubrank               the target tuned 75 steps as ``hubrank search`` does, then the method's own estimator
+    hubrank               the target tuned 75 steps as ``hubrank search`` does, its rows asked about the sources in one pass
+                          through the base, then the shipped estimator
     hf-dataset-selector   ESM-LogME (Schulte et al., EMNLP 2024): an embedding space map a source, trained with its defaults
                           on up to ``--esm-rows`` of the source's training rows, and LogME on the mapped embeddings
     transformer-ranker    LogME (You et al., ICML 2021) on the mean over layers of every source's merged model (Garbas et al.)
 
 NDCG and regret@k by hubrank.ranking.measures, means over targets; chance beside them. Seconds are of processor time on one
 thread, of the targets in ``--timed``, with 30 and with 1,000 sources: for hubrank and hf-dataset-selector the 24 repeated to that
-many; for transformer-ranker, which runs one model after another, its time for the 24 times n / 24. hubrank's time is
-tuning and ranking, and says both; it does not depend on the machine's other work as wall time would.
+many; for transformer-ranker, which runs one model after another, its time for the 24 times n / 24. hubrank's time is of tuning,
+the rows' pass and ranking, and says each; it does not depend on the machine's other work as wall time would.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,12 @@ from hubrank import Zoo, sync
 from hubrank._version import VERSION
 from hubrank.checkpoints.peft_lora import read_lora
 from hubrank.ranking import measures
+from hubrank.ranking.first_order import first_order_evidence
 from hubrank.ranking.rank import compare, measure
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.target.base import find_base, load_base
 from hubrank.target.methods import Placement
+from hubrank.target.site_inputs import SiteInputs, site_inputs, space_of
 from hubrank.target.tuning import TuningPlan, tune
 from hubrank.zoo.codec import encode_source
 from hubrank.zoo.packed import Packed, pack
@@ -251,8 +254,10 @@ def rank_by_hubrank(written: Mapping[str, Any], options: argparse.Namespace) -> 
     yardstick = measure(packed)
     scores = {}
     for target in written["targets"]:
-        signature = tuned_signature(target["name"], rows_of(Path(target["rows"])), options.targets, options.work)
-        found = compare(yardstick, signature)
+        rows = rows_of(Path(target["rows"]))
+        signature = tuned_signature(target["name"], rows, options.targets, options.work)
+        evidence = first_order_evidence(packed, read_by_base(packed, target["name"], rows))
+        found = compare(replace(yardstick, evidence=evidence), signature)
         scores[target["name"]] = {
             names[packed.sources[row].name]: float(value) for row, value in zip(found.usable, found.values, strict=True)
         }
@@ -260,14 +265,20 @@ def rank_by_hubrank(written: Mapping[str, Any], options: argparse.Namespace) -> 
     return scores, cost | {"seconds": hubrank_seconds(packed, written, options.work)}
 
 
+def read_by_base(packed: Packed, task: str, rows: list[dict[str, Any]]) -> SiteInputs:
+    """What the modules that the sources change read of a target's rows."""
+    spaces = {space_of(site) for site in packed.sites}
+    return site_inputs(*load_base(find_base(BASE)), as_target(task, rows), spaces, device="cpu")
+
+
 def hubrank_seconds(packed: Packed, written: Mapping[str, Any], work: Path) -> dict[str, Any]:
-    """Processor time a target of tuning, once for all sources, and of measuring and ranking zoos of COUNTS sources."""
+    """Processor time a target of tuning and of the rows' pass, once for all sources, and of ranking zoos of COUNTS sources."""
     file = work / "times" / "hubrank.json"
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text("utf-8"))
         if found["targets"] == written["timed"]:
             return found
-    tuning, ranking = [], {str(count): [] for count in COUNTS}
+    tuning, reading, ranking = [], [], {str(count): [] for count in COUNTS}
     for target in written["targets"]:
         if target["name"] not in written["timed"]:
             continue
@@ -275,17 +286,21 @@ def hubrank_seconds(packed: Packed, written: Mapping[str, Any], work: Path) -> d
         begun = time.process_time()
         signature = sign_adapter(tune_target(target["name"], rows).attached.adapter(BASE))
         tuning.append(time.process_time() - begun)
+        begun = time.process_time()
+        inputs = read_by_base(packed, target["name"], rows)
+        reading.append(time.process_time() - begun)
         for count in COUNTS:
             larger = packed.subset(np.arange(count) % len(packed.sources))
             begun = time.process_time()
-            compare(measure(larger), signature)
+            compare(replace(measure(larger), evidence=first_order_evidence(larger, inputs)), signature)
             ranking[str(count)].append(time.process_time() - begun)
     found = {
         "targets": written["timed"],
         "tuning": float(np.mean(tuning)),
+        "reading": float(np.mean(reading)),
         "ranking": {count: float(np.mean(seconds)) for count, seconds in ranking.items()},
     }
-    found |= {count: found["tuning"] + seconds for count, seconds in found["ranking"].items()}
+    found |= {count: found["tuning"] + found["reading"] + seconds for count, seconds in found["ranking"].items()}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found

@@ -67,6 +67,7 @@ class Workshop:
         zoo: the example zoo; ``trained``: folder of the sources that the transfer runner trained.
         targets: folder of TARGET-STEPS-SEED.safetensors, as transfer/targets.py writes them.
         compute: whether what is not there is computed; else it is missing.
+        rows: of a target.
         source_rows: of each source's own task, at most.
     """
 
@@ -79,10 +80,11 @@ class Workshop:
         trained: Path,
         targets: Path,
         compute: bool = True,
+        rows: int = 200,
         source_rows: int = SOURCE_ROWS,
     ) -> None:
         self._data, self._work, self._zoo, self._trained, self._targets = data / "datasets", work, zoo, trained, targets
-        self._compute, self._source_rows = compute, source_rows
+        self._compute, self._rows_wanted, self._source_rows = compute, rows, source_rows
         self._signatures: dict[Source, Signature] = {}
         self._rows: dict[str, Target] = {}
         work.mkdir(parents=True, exist_ok=True)
@@ -118,7 +120,7 @@ class Workshop:
 
     def packed(self, sources: Sequence[Source]) -> Packed:
         """A zoo of just these sources, all of one method, as a search reads it."""
-        method, pairs = sources[0].shape.method, []
+        method, pairs = "lora" if sources[0].shape.method == "qa" else sources[0].shape.method, []
         for source in sources:
             signature = self.signature(source)
             # A bottleneck's shape has its reduction, not its units.
@@ -127,13 +129,13 @@ class Workshop:
         return pack(BASE, method, 0, pairs)
 
     def target_rows(self, name: str) -> Target:
-        """The 200 rows that transfer to the target is measured with."""
+        """The rows that transfer to the target is measured with."""
         if name in self._rows:
             return self._rows[name]
         file = self._work / "rows" / f"{name}.jsonl"
         if not file.exists():
             pool = read_rows(self._data, name, "dev" if name in SOURCE_TASKS else "train")
-            drawn = draw(name, pool, read_rows(self._data, name, "test"), self._seen, wanted=200)
+            drawn = draw(name, pool, read_rows(self._data, name, "test"), self._seen, wanted=self._rows_wanted)
             file.parent.mkdir(exist_ok=True)
             file.write_text("".join(json.dumps(dict(row)) + "\n" for row in drawn.rows), encoding="utf-8")
         self._rows[name] = as_target(name, [json.loads(line) for line in file.read_text("utf-8").splitlines()])

@@ -1,6 +1,6 @@
 """What a user could pick instead of hubrank, on the measured transfer of bench/transfer: every rival with real arrays.
 
-    python bench/rivals.py --data DIR --work DIR --targets DIR [--transfer FILE] [--set second --trained DIR] [--few-shot]
+    python bench/rivals.py --data DIR --work DIR --targets DIR [--transfer FILE] [--set NAME --trained DIR] [--few-shot]
 
 DIR of --data as for transfer/run.py; --targets holds the targets' own LoRAs as transfer/targets.py writes them, --work what
 this script computes: it can be stopped and started again, and a second run computes nothing. --cached takes what is there.
@@ -57,6 +57,8 @@ from hubrank.ranking.rivals.features import affine_map, h_score, logme
 HERE = Path(__file__).resolve().parent
 RANDOM = ", random start"  # of the target's LoRA; else it starts along its first gradient
 ROWS_ALONE = "first-order LogME"
+FEW_SHOT = "few-shot tuning"
+SETS = {"first": plan.FIRST, "second": plan.SECOND, "first-held-out": plan.FIRST, "second-held-out": plan.SECOND}
 WHOLE = 0.8  # of the sources; a target with fewer is one that the runner of transfer is still at
 
 
@@ -145,7 +147,7 @@ def few_shot(shop: Workshop, sources: Sequence[plan.Source], targets: Sequence[s
         return None
     bytes_kept = float(np.mean([shop.weights(s).stat().st_size for s in sources]))
     cost = Cost(passes=1, bytes=bytes_kept, seconds=float(np.mean(seconds)), needs="to tune every source on every target")
-    return Ranked("few-shot tuning", values, cost, "10 steps from every source, where transfer is measured with 36")
+    return Ranked(FEW_SHOT, values, cost, "10 steps from every source, where transfer is measured with 36")
 
 
 def estimators(
@@ -286,7 +288,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for folder in folders
     )
     transfer = read_rows(options.transfer, options.set, 200)
-    known = {source.name: source for source in (plan.FIRST if options.set == "first" else plan.SECOND)}
+    known = {source.name: source for source in SETS[options.set]}
     sources = [known[name] for name in transfer.sources]
     whole = [target for target in transfer.targets if target.there.sum() >= WHOLE * len(sources)]
     names = [target.name for target in whole]
@@ -294,6 +296,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     left_out: Mapping[str, str]
     if options.values is not None:
         ranked, left_out = kept(json.loads(options.values.read_text("utf-8")), transfer.sources, names)
+        ranked = [one for one in ranked if not options.few_shot or one.name != FEW_SHOT]
     else:
         arrays = whole_only([source_arrays(plain, source, names) for source in sources])
         about = {name: target_arrays(plain, name, options.steps, options.seeds) for name in names}
@@ -361,7 +364,7 @@ def main() -> None:
     parser.add_argument("--targets", type=Path, required=True, help="folder of TARGET-STEPS-SEED.safetensors")
     parser.add_argument("--random-targets", type=Path, help="the same folder as left by targets.py --random-start")
     parser.add_argument("--transfer", type=Path, default=HERE / "transfer" / "rows-lora.jsonl")
-    parser.add_argument("--set", choices=("first", "second"), default="first")
+    parser.add_argument("--set", choices=tuple(SETS), default="first")
     parser.add_argument("--zoo", type=Path, default=HERE.parent / "examples" / "zoo")
     parser.add_argument("--trained", type=Path, default=Path("sources/lora"), help="sources that transfer/run.py trained")
     parser.add_argument("--steps", type=int, default=75, help="of the tuned targets")

@@ -237,15 +237,13 @@ def test_the_scale_of_the_evidence_changes_nothing(views, scale, offset):
     assert np.allclose(four_views(**changed, trust=0.8), four_views(**views, trust=0.8), atol=1e-5)
 
 
-def test_few_rows_and_rows_of_many_classes_have_little_to_say():
+def test_few_rows_have_little_to_say():
     by_rows = [Evidence(np.zeros(3), rows, 2).trust for rows in (1, 16, 64, 200, 10**9)]
     assert by_rows == sorted(by_rows)
     assert by_rows[1] < 1 / 3
     assert by_rows[2] == 0.5
     assert by_rows[-1] == pytest.approx(1)
-    by_classes = [Evidence(np.zeros(3), 200, classes).trust for classes in (1, 4, 5, 76)]
-    assert by_classes[0] == by_classes[1] > by_classes[2] > by_classes[3]
-    assert Evidence(np.zeros(3), 16 * 76, 76).trust == 0.5
+    assert Evidence(np.zeros(3), 200, 76).trust == by_rows[3]  # of 70 classes the rows ranked better than the tuned target
 
 
 def test_a_source_that_the_rows_say_nothing_of_counts_as_the_mean():

@@ -32,7 +32,7 @@ def four_views(*, compute: FloatArray, read: FloatArray, write: FloatArray, evid
         compute, read, write: [n] mean cosine of the target with each source.
         evidence: [n] of each source; NaN where it is not known, which counts as the mean. Without any, as for a task whose rows
             have no label each, this is ``three_views``.
-        trust: n / (n + 64) for n rows; of more than 4 classes, n / (n + 16 a class).
+        trust: n / (n + 64) for n rows.
 
     Returns:
         [n] values; those of one source are 0.
