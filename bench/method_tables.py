@@ -252,6 +252,51 @@ def chosen(evidence: Evidence) -> str:
     return table(["sources", "ranking", "regret@1", "@3", "without kin: @1", "@3"], rows)
 
 
+UNCHOSEN = {
+    "first": "held-out targets, first set",
+    "second": "held-out targets, second set",
+    "1,000 rows": "1,000 rows, first set",
+    "qa": "question answering",
+}
+UNCHOSEN_LINES = {
+    "noise ceiling": "noise ceiling",
+    "four-views": "**hubrank**",
+    "three-views": "hubrank's tuned views",
+    "first-order LogME": "hubrank without tuning",
+    "chance": "chance",
+    "no transfer": "no transfer",
+}
+
+
+def unchosen(evidence: Evidence) -> str:
+    """The shipped ranking where nothing was chosen."""
+    rows = []
+    for name, said in UNCHOSEN.items():
+        matrix = evidence.at(f"unchosen/{name}")
+        for line in (line for line in UNCHOSEN_LINES if line in matrix[WITH]):
+            found = [matrix[group].get(line, {}).get(f"regret@{k}") for group in (WITH, WITHOUT) for k in (1, 3)]
+            cells = ["" if one is None else interval([value / 100 for value in one]) for one in found]
+            spearman = matrix[WITH][line]["spearman"]
+            rows.append([said, UNCHOSEN_LINES[line], *cells, "" if spearman is None else f"{spearman[0]:.2f}"])
+    return table(["matrix", "ranking", "regret@1, %", "@3", "without kin: @1", "@3", "Spearman"], rows)
+
+
+def peers(evidence: Evidence) -> str:
+    """Two packages and hubrank in one run."""
+    rows = []
+    for name, line in evidence.at("peers/rankings").items():
+        cells = [shown(name) if name != "hubrank" else "**hubrank**"]
+        for group in (WITH, WITHOUT):
+            cells += [f"{line[group][measure]['mean']:.1f}" for measure in ("regret@1", "regret@3")]
+        cells.append(f"{line[WITH]['ndcg']['mean']:.3f}")
+        seconds, kept = line.get("seconds", {}), line.get("bytes")
+        cells += [f"{seconds[count]:.0f} s" if count in seconds else "" for count in ("30", "1000")]
+        kept = kept["packed"] if isinstance(kept, dict) else kept
+        rows.append([*cells, "" if kept is None else size(kept)])
+    heads = ["ranking", "regret@1, %", "@3", "without kin: @1", "@3", "NDCG", "a target, 30 sources", "1,000 sources"]
+    return table([*heads, "kept a source"], rows)
+
+
 TABLES: Mapping[str, Callable[[Evidence], str]] = {
     "retrieval": retrieval,
     "prompts": prompts,
@@ -265,4 +310,6 @@ TABLES: Mapping[str, Callable[[Evidence], str]] = {
     "verdict": verdict,
     "chosen": chosen,
     "bottlenecks": bottlenecks,
+    "unchosen": unchosen,
+    "peers": peers,
 }

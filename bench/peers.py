@@ -409,6 +409,7 @@ def main() -> None:
         name: {target: one["scores"] for target, one in read_scores(folder).items()} for name, folder in folders.items()
     }
     facts = {
+        "command": "python bench/peers.py --data DIR --transfer bench/transfer/rows-lora.jsonl --work DIR --peers PEERS/bin/python",
         "base": BASE,
         "rows": ROWS,
         "steps": STEPS,

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
 __all__ = ["LOGME_WEIGHT", "blended"]
 
-LOGME_WEIGHT = 4.0
+LOGME_WEIGHT = 2.0
 """w of ``z(value) + w * z(LogME)``: how much a standard deviation of LogME counts against one of the estimator's value.
 
-Of 0, 1/4, 1/2, 1, 2 and 4 the one with the least regret of the best of three over the first ten of 24 sources on 16 targets
-(bench/blend.py): regret@1 / @3 2.8 / 1.3 % without LogME, 2.4 / 0.0 % with it; without sources of the target's own task
-6.1 / 2.2 and 3.2 / 0.0 %. What the value knows of the rows is LogME to first order; the source's own may well outweigh it."""
+Of 0, 1/4, 1/2, 1, 2 and 4 the one with the least regret over the first ten of 24 sources on 16 targets (bench/blend.py):
+regret@1 / @3 2.2 / 1.3 % without LogME, 1.5 / 0.1 % with it (LogME of all 24 by itself: 1.7 / 0.1 %); without sources of the
+target's own task 5.0 / 1.8 and 2.2 / 0.1 %. What the value knows of the rows is LogME to first order; the source's own
+outweighs it."""
 
 
 def blended(values: Sequence[float], logmes: Sequence[float], *, weight: float = LOGME_WEIGHT) -> NDArray[np.float64]:

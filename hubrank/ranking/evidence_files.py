@@ -11,7 +11,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hubrank.target.task import Target
     from hubrank.zoo.packed import Packed
 
-__all__ = ["evidence_key", "read_evidence", "write_evidence"]
+__all__ = ["evidence_key", "packed_facts", "read_evidence", "write_evidence"]
 
 FORMAT = 3
 """Raised whenever what is measured, or how, changes."""
@@ -48,12 +48,17 @@ def evidence_key(target: Target, base: str, packed: Packed, *, device: str) -> s
         "target": target.digest(),
         "base": base,
         "rows": MOST_ROWS,
-        "packed": [packed.method, packed.generation, packed.basis.p, packed.learned_on, *map(source_facts, packed.sources)],
+        "packed": packed_facts(packed),
         "device": device.partition(":")[0],
         "bfloat16": bfloat16_pays(device),
         "libraries": library_versions(),
     }
     return key_of(facts)
+
+
+def packed_facts(packed: Packed) -> list[Any]:
+    """What says which numbers a packed zoo has, as JSON can say it."""
+    return [packed.method, packed.generation, packed.basis.p, packed.learned_on, *map(source_facts, packed.sources)]
 
 
 def read_evidence(cache: Path, key: str, sources: int) -> Evidence | None:

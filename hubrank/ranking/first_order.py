@@ -64,8 +64,8 @@ class Evidence:
         """From 0 towards 1: what it is to count for.
 
         Of 16 out of 200 rows the evidence did harm by a weight of 2 in ``four-views`` and none by 1; of 128 and more, weights
-        of 2 and 3 served best (on bench/transfer's rows). How many classes there are makes no difference: of 20 and 70 classes in
-        200 rows it ranked better than the tuned target did.
+        of 2 and 3 served best (on bench/transfer's rows). How many classes there are makes no difference: of 20 and 70 classes
+        in 200 rows it ranked better than the tuned target did.
         """
         return self.rows / (self.rows + HALF_TRUSTED)
 

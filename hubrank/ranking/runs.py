@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubrank.errors import AdapterError, BaseModelError
-from hubrank.ranking.evidence_files import evidence_key, read_evidence, write_evidence
+from hubrank.ranking.evidence_files import evidence_key, packed_facts, read_evidence, write_evidence
 from hubrank.ranking.first_order import Evidence, first_order_evidence
 from hubrank.ranking.placement import usual_placement
 from hubrank.ranking.rank import Yardstick, compare
@@ -19,6 +19,9 @@ from hubrank.target.architecture import architecture_of, head_kind
 from hubrank.target.base import BaseModel, load_base
 from hubrank.target.features import WITH_LABELS
 from hubrank.target.frameworks import import_peft, import_transformers
+from hubrank.target.kept_files import key_of
+from hubrank.target.methods import Placement
+from hubrank.target.placed_files import placed_key, read_placed, write_placed
 from hubrank.target.site_inputs import site_inputs, space_of
 from hubrank.target.tuned_files import TunedRecord, base_identity, read_tuned, run_key, write_tuned
 from hubrank.target.tuning import TuningPlan, tune
@@ -139,22 +142,22 @@ class Runs:
             TargetError: nothing is left of the target once it is cut to what the base reads.
         """
         settings, method = self._settings, yardstick.packed.method
-        model, tokenizer = self._fresh(keep=not last or settings.repeats > 1)
-        placement = usual_placement(yardstick.packed, model)
-        every = EVERY if len(yardstick.packed.sources) <= _LARGE else 2 * EVERY
-        plan = TuningPlan(placement, steps=settings.steps, seed=seed, every=every, aligned=True)
-        identity = f"{self._base_identity()} {self._dtype}"
-        order = yardstick.name + (" with rows" if yardstick.evidence is not None else "")
-        key = run_key(self._target, identity, plan, device=self._device, early=settings.early, order=order)
-        record = read_tuned(self._cache, key) if settings.reuse else None
-        overlap = None
-        cached = record is not None
+        place, overlap, cached = self._place(yardstick.packed), None, True
+        known = read_placed(self._cache, *place)
+        record = None if known is None else self._tuned_before(yardstick, self._plan(yardstick, known, seed))
         if record is None:
-            record, overlap = self._tune(yardstick, plan, model, tokenizer, _share(until, runs_left))
-            # A run that only the clock stopped is no answer to a search with more time.
-            if record.stopped != "budget":
-                record = write_tuned(self._cache, key, record)
-        else:
+            model, tokenizer = self._fresh(keep=not last or settings.repeats > 1)
+            placement = usual_placement(yardstick.packed, model)
+            write_placed(self._cache, *place, placement)
+            plan = self._plan(yardstick, placement, seed)
+            record = self._tuned_before(yardstick, plan)  # the zoo may be another, and the place the same
+            if record is None:
+                cached = False
+                record, overlap = self._tune(yardstick, plan, model, tokenizer, _share(until, runs_left))
+                # A run that only the clock stopped is no answer to a search with more time.
+                if record.stopped != "budget":
+                    record = write_tuned(self._cache, self._run_key(yardstick, plan), record)
+        if cached:
             self._listener.stage(f"{method}: tuned before, {record.steps} steps")
         run = MethodRun(
             method=method,
@@ -171,6 +174,26 @@ class Runs:
         self.done.append(run)
         self.signatures.append(record.signature)
         return record.signature
+
+    def _tuned_before(self, yardstick: Yardstick, plan: TuningPlan) -> TunedRecord | None:
+        """A run that an earlier search did, if it may be used."""
+        return read_tuned(self._cache, self._run_key(yardstick, plan)) if self._settings.reuse else None
+
+    def _place(self, packed: Packed) -> tuple[str, str]:
+        """The file that says where this target was tuned, and what that follows from."""
+        return (
+            placed_key(self._target, self._base.name, packed.method),
+            key_of({"base": self._base_identity(), "packed": packed_facts(packed)}),
+        )
+
+    def _plan(self, yardstick: Yardstick, placement: Placement, seed: int) -> TuningPlan:
+        every = EVERY if len(yardstick.packed.sources) <= _LARGE else 2 * EVERY
+        return TuningPlan(placement, steps=self._settings.steps, seed=seed, every=every, aligned=True)
+
+    def _run_key(self, yardstick: Yardstick, plan: TuningPlan) -> str:
+        identity = f"{self._base_identity()} {self._dtype}"
+        order = yardstick.name + (" with rows" if yardstick.evidence is not None else "")
+        return run_key(self._target, identity, plan, device=self._device, early=self._settings.early, order=order)
 
     def _tune(
         self, yardstick: Yardstick, plan: TuningPlan, model: Any, tokenizer: Any, until: float | None

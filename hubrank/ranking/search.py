@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
@@ -23,6 +24,7 @@ from hubrank.target.base import BaseModel, find_base
 from hubrank.target.frameworks import import_peft, pick_device
 from hubrank.target.memory import check_fit
 from hubrank.target.methods import METHODS
+from hubrank.target.placed_files import is_placed, placed_key
 from hubrank.target.rows import read_target
 from hubrank.target.tuning import STEPS
 from hubrank.types import Ranking, TargetRun
@@ -172,12 +174,10 @@ def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener
     for note in notes:
         listener.note(note)
     # Loading the frameworks and packing the zoo take a moment each, and different parts of the machine.
-    loading = Thread(target=import_peft, daemon=True)
-    loading.start()
-    try:
+    known = settings.reuse and all(is_placed(zoo.folder, placed_key(task, name, method)) for method in methods)
+    loading = nullcontext() if known else _in_background(import_peft)
+    with loading:
         yardsticks = _yardsticks(zoo, name, methods, settings, notes)
-    finally:
-        loading.join()
     if not yardsticks:
         raise EmptyZooError(
             f"the {', '.join(methods)} sources for {name} have nothing in common: no site is adapted by a tenth of them"
@@ -191,6 +191,17 @@ def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener
     results = _run_all(runner, yardsticks, settings, notes)
     ranking = _ranking(task, zoo, settings, results, runner=runner, base=base, device=device, notes=notes)
     return go_beyond(ranking, task, base, settings, cache=zoo.folder, device=device, dtype=fit.dtype, listener=listener)
+
+
+@contextmanager
+def _in_background(work: Callable[[], object]) -> Iterator[None]:
+    """Do something beside what the block does, and be done with both at its end."""
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _yardsticks(zoo: Zoo, base: str, methods: Sequence[str], settings: SearchSettings, notes: list[str]) -> list[Yardstick]:

@@ -156,6 +156,33 @@ def test_a_target_tuned_before_is_not_tuned_again(run, monkeypatch):
             run(**change)
 
 
+def test_what_was_tuned_before_is_found_without_the_base(run, cache, monkeypatch):
+    """Loading it, and the libraries for it, takes longer than all the rest."""
+    first = run()
+    for name in ("load_base", "import_peft", "import_transformers"):
+        monkeypatch.setattr(runs, name, lambda *args, **kwargs: pytest.fail("the base is loaded"))
+    again = run()
+    assert all(one.cached for one in again.runs)
+    assert again.rows == first.rows
+    for entry in (cache / "placed").iterdir():
+        entry.write_bytes(b'{"placement": 3}')
+    with pytest.raises(pytest.fail.Exception, match="the base is loaded"):
+        run()
+
+
+def test_in_another_zoo_a_target_keeps_its_run_if_it_is_tuned_at_the_same_place(run, cache, monkeypatch):
+    first = run(methods=("lora",))
+    with Zoo(cache) as zoo:
+        one = next(one for one in zoo.sources() if one.method == "lora")
+        zoo.put(source("org/another", rank=4, method="lora"), zoo.signature(one))
+    monkeypatch.setattr(runs, "tune", lambda *args, **kwargs: pytest.fail("tuned again"))
+    again = run(methods=("lora",))
+    assert len(again.rows) == len(first.rows) + 1
+    assert [one.cached for one in again.runs] == [True]
+    monkeypatch.setattr(runs, "load_base", lambda *args, **kwargs: pytest.fail("the base is loaded"))
+    run(methods=("lora",))
+
+
 def test_damaged_entries_are_tuned_again(run, cache):
     first = run()
     for entry in (cache / "tuned").iterdir():
