@@ -261,7 +261,8 @@ UNCHOSEN = {
 UNCHOSEN_LINES = {
     "noise ceiling": "noise ceiling",
     "four-views": "**hubrank**",
-    "three-views": "hubrank's tuned views",
+    "four-views, as it was": "hubrank as it was",
+    "three-views": "hubrank without the rows",
     "first-order LogME": "hubrank without tuning",
     "chance": "chance",
     "no transfer": "no transfer",

@@ -276,7 +276,7 @@ def hubrank_seconds(packed: Packed, written: Mapping[str, Any], work: Path) -> d
     file = work / "times" / "hubrank.json"
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        if found["targets"] == written["timed"]:
+        if found["targets"] == written["timed"] and "reading" in found:
             return found
     tuning, reading, ranking = [], [], {str(count): [] for count in COUNTS}
     for target in written["targets"]:

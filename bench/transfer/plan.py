@@ -168,8 +168,8 @@ HELD_OUT = (
     "absa_twitter", "anli_r3", "banking77", "cola", "emorynlp_emotion", "mpqa", "mr", "rte", "sst2", "tweet_emoji",
     "tweet_offensive",
 )  # fmt: skip
-"""Targets on which nothing was ever chosen: every other task that has 200 rows which no source saw, but those of which one class
-is more than three quarters of the rows, or that has more classes than half of its rows."""
+"""Targets that nothing had been chosen on when they were measured: every other task that has 200 rows which no source saw, but
+those of which one class is more than three quarters of the rows, or that have more classes than half of their rows."""
 
 SAME_CORPUS = frozenset({frozenset({"sst2", "sst5"}), frozenset({"clinc150", "clinc_domain"})})
 """Tasks that label the same corpus along the same splits: no row is shared, but the texts are of one kind."""

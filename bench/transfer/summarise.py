@@ -6,6 +6,8 @@
     ceiling      the ranking is one seed's measured values, the truth the mean of the other seeds; mean over seeds
     chance       the expectation over all orders
     no transfer  (best - no transfer) / best, no transfer being the mean over adapter shapes and seeds
+    alike        Spearman's coefficient of the sources' scores under two seeds, mean over the pairs: measured on one kind of
+                 device, and on two
 
 A matrix is a method, a set of sources and a number of rows. Only seeds that are complete for a target count, so a file that
 is still growing can be read. ``without kin`` leaves out sources trained on the target's own task or corpus.
@@ -17,12 +19,15 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from math import comb
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from hubrank.ranking.measures import spearman
 
 REPORTED = (1, 3)
 Row = dict[str, Any]
@@ -36,6 +41,7 @@ class Measured:
         sources: names, kin: whether each is of the target's own task or corpus.
         values: scores [seeds, sources]; every seed holds all sources.
         scratch: scores of the no-transfer rows of the shapes that the sources have, all seeds.
+        devices: that each seed was measured on.
     """
 
     target: str
@@ -44,11 +50,12 @@ class Measured:
     kin: np.ndarray
     values: np.ndarray
     scratch: np.ndarray
+    devices: tuple[str, ...] = ()
 
     def without_kin(self) -> Measured:
         keep = ~self.kin
         names = tuple(name for name, kept in zip(self.sources, keep, strict=True) if kept)
-        return Measured(self.target, self.metric, names, self.kin[keep], self.values[:, keep], self.scratch)
+        return replace(self, sources=names, kin=self.kin[keep], values=self.values[:, keep])
 
 
 def read_rows(files: Iterable[Path]) -> list[Row]:
@@ -93,9 +100,9 @@ def measured_of(target: str, seeds: dict[int, dict[str, Row]], scratch: dict[tup
     any_row = next(iter(first.values()))
     shapes = {(target, any_row["rows"], *shape_of(row)) for row in first.values()}
     fresh = np.array([value for shape in sorted(shapes) for value in scratch[shape]])
-    return Measured(
-        target, any_row["metric"], tuple(first), np.array([bool(row["kin"]) for row in first.values()]), values, fresh
-    )
+    kin = np.array([bool(row["kin"]) for row in first.values()])
+    devices = tuple(str(next(iter(seed.values())).get("device", "")) for seed in complete)
+    return Measured(target, any_row["metric"], tuple(first), kin, values, fresh, devices)
 
 
 def regret(ranking: np.ndarray, truth: np.ndarray, k: int) -> float:
@@ -130,6 +137,16 @@ def spread(measured: Measured) -> float | None:
     return float(100 * measured.values.std(0, ddof=1).mean())
 
 
+def alike(measured: Measured, *, one_device: bool) -> float | None:
+    """Spearman's coefficient of two seeds' scores, mean over the pairs of one device, or of two; None without such a pair."""
+    pairs = [
+        spearman(measured.values[i], measured.values[j])
+        for i, j in combinations(range(len(measured.values)), 2)
+        if (measured.devices[i] == measured.devices[j]) is one_device
+    ]
+    return float(np.mean(pairs)) if pairs else None
+
+
 def of_target(measured: Measured) -> dict[str, Any]:
     """A target's line: its best source and what it gains."""
     truth = measured.values.mean(0)
@@ -146,6 +163,8 @@ def of_target(measured: Measured) -> dict[str, Any]:
         "best source": measured.sources[best],
         "gain of the best": None if fresh is None else float(truth[best] - fresh),
         "sd between seeds, points": spread(measured),
+        "alike, one device": alike(measured, one_device=True),
+        "alike, two devices": alike(measured, one_device=False),
         **{f"chance@{k}": chance(truth, k) for k in REPORTED},
         **{f"ceiling@{k}": ceiling(measured, k) for k in REPORTED},
         "no transfer, regret": None if fresh is None else float(100 * (truth[best] - fresh) / truth[best]),
@@ -160,7 +179,8 @@ def mean_of(lines: list[dict[str, Any]], key: str) -> float | None:
 def summarise(rows: list[Row]) -> dict[str, Any]:
     """{matrix: {"all sources" | "without kin": {"mean": ..., "targets": [...]}}}."""
     out: dict[str, Any] = {}
-    means = [f"{name}@{k}" for name in ("chance", "ceiling") for k in REPORTED] + ["no transfer, regret", "gain of the best"]
+    means = [f"{name}@{k}" for name in ("chance", "ceiling") for k in REPORTED]
+    means += ["no transfer, regret", "gain of the best", "alike, one device", "alike, two devices"]
     for (method, group, size), targets in matrices(rows).items():
         choices = {"all sources": targets, "without kin": [target.without_kin() for target in targets]}
         parts = {}

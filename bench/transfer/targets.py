@@ -6,8 +6,8 @@
 DIR as for run.py. Of each target, seed and number of steps: the LoRA's tensors, as peft would publish them, in
 ``TARGET-STEPS-SEED.safetensors``; with ``--method bottleneck`` the bottlenecks' as the adapters library would, of the shape that
 the plan's bottleneck sources have, and its adapter_config.json in the file's metadata. Files are named alike, so that each
-method, and each number of rows, needs a folder of its own. The rows are those that run.py measures the transfer to, the init is no source's. What is there
-already is left alone.
+method, and each number of rows, needs a folder of its own. The rows are those that run.py measures the transfer to, the init is
+no source's. What is there already is left alone.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from hubrank.target.methods import Placement
 from hubrank.target.rows import Target, read_target
 from hubrank.target.tuning import Tuned, TuningPlan, tune
 
+LARGE = 1000
 INIT = 5_000  # apart from every source's seed
 TARGETS = {"lora": plan.TARGETS, "bottleneck": plan.BOTTLENECK_TARGETS, "qa": plan.QA_TASKS}
 
@@ -94,8 +95,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--method", choices=tuple(TARGETS), default="lora")
-    parser.add_argument("--targets", nargs="+", help="only these; default: those of the method's first matrix")
-    parser.add_argument("--held-out", action="store_true", help="those on which nothing was chosen, instead")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--targets", nargs="+", help="only these; default: those of the method's first matrix, or of its rows")
+    which.add_argument("--held-out", action="store_true", help="the held-out ones instead")
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seeds", type=int, default=3)
@@ -104,10 +106,13 @@ def main() -> None:
         "--random-start", action="store_true", help="A of the LoRAs at random, as the papers of most rivals have it"
     )
     options = parser.parse_args()
+    if options.held_out and options.method == "qa":
+        parser.error("--held-out: of question answering every target is")
     if options.random_start and options.method == "bottleneck":
         parser.error("--random-start: only LoRAs start otherwise than at random")
     options.out.mkdir(parents=True, exist_ok=True)
-    wanted = plan.HELD_OUT if options.held_out else tuple(options.targets or TARGETS[options.method])
+    usual = plan.LARGE_TARGETS if options.rows == LARGE and options.method == "lora" else TARGETS[options.method]
+    wanted = plan.HELD_OUT if options.held_out else tuple(options.targets or usual)
     drawn = (qa_draws if options.method == "qa" else draws)(options.data, options.rows, wanted)
     base = find_base(BASE)
     todo = [(steps, seed) for seed in range(options.seeds) for steps in options.steps]

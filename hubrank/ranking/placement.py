@@ -32,6 +32,8 @@ _KNOWN_BOTTLENECKS = ("seq_bn", "double_seq_bn", "par_bn", "scaled_par_bn")
 def usual_placement(packed: Packed, model: Any) -> Placement:
     """Method, modules, layers and size as most of the zoo's sources of that method have them.
 
+    Kept by :mod:`hubrank.target.placed_files`, whose FORMAT is raised when something else comes out.
+
     Args:
         model: the base model, which nothing has been put on yet.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubrank.errors import AdapterError, BaseModelError
 from hubrank.ranking.evidence_files import evidence_key, packed_facts, read_evidence, write_evidence
-from hubrank.ranking.first_order import Evidence, first_order_evidence
+from hubrank.ranking.first_order import HALF_TRUSTED, Evidence, first_order_evidence
 from hubrank.ranking.placement import usual_placement
 from hubrank.ranking.rank import Yardstick, compare
 from hubrank.ranking.stability import Settling
@@ -147,9 +147,7 @@ class Runs:
         record = None if known is None else self._tuned_before(yardstick, self._plan(yardstick, known, seed))
         if record is None:
             model, tokenizer = self._fresh(keep=not last or settings.repeats > 1)
-            placement = usual_placement(yardstick.packed, model)
-            write_placed(self._cache, *place, placement)
-            plan = self._plan(yardstick, placement, seed)
+            plan = self._plan(yardstick, usual_placement(yardstick.packed, model), seed)
             record = self._tuned_before(yardstick, plan)  # the zoo may be another, and the place the same
             if record is None:
                 cached = False
@@ -157,6 +155,8 @@ class Runs:
                 # A run that only the clock stopped is no answer to a search with more time.
                 if record.stopped != "budget":
                     record = write_tuned(self._cache, self._run_key(yardstick, plan), record)
+            if record.stopped != "budget":
+                write_placed(self._cache, *place, plan.placement, generation=yardstick.packed.generation)
         if cached:
             self._listener.stage(f"{method}: tuned before, {record.steps} steps")
         run = MethodRun(
@@ -192,7 +192,7 @@ class Runs:
 
     def _run_key(self, yardstick: Yardstick, plan: TuningPlan) -> str:
         identity = f"{self._base_identity()} {self._dtype}"
-        order = yardstick.name + (" with rows" if yardstick.evidence is not None else "")
+        order = yardstick.name + (f" with rows, half of {HALF_TRUSTED}" if yardstick.evidence is not None else "")
         return run_key(self._target, identity, plan, device=self._device, early=self._settings.early, order=order)
 
     def _tune(

@@ -174,15 +174,15 @@ def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener
     for note in notes:
         listener.note(note)
     # Loading the frameworks and packing the zoo take a moment each, and different parts of the machine.
-    known = settings.reuse and all(is_placed(zoo.folder, placed_key(task, name, method)) for method in methods)
-    loading = nullcontext() if known else _in_background(import_peft)
-    with loading:
+    known = settings.reuse and all(is_placed(zoo.folder, placed_key(task, name, method), zoo.generation) for method in methods)
+    with nullcontext() if known else _in_background(import_peft):
         yardsticks = _yardsticks(zoo, name, methods, settings, notes)
     if not yardsticks:
         raise EmptyZooError(
             f"the {', '.join(methods)} sources for {name} have nothing in common: no site is adapted by a tenth of them"
         )
-    listener.stage(f"loading {name}")
+    if not known:
+        listener.stage(f"loading {name}")
     base = find_base(name, folder=folder, offline=settings.offline)
     fit = check_fit(name, base.folder, device, smaller=sizes_here(zoo))
     if fit.dtype != "float32":

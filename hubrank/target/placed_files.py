@@ -1,4 +1,4 @@
-"""Where targets were tuned before, kept, so that a search again finds what it tuned without loading the base.
+"""Where targets were tuned, kept, so that a search again finds what it tuned without loading the base.
 
 Which modules a target is tuned at, and how large, follows from the base model and the zoo, and is part of a tuned run's name
 (:func:`hubrank.target.tuned_files.run_key`). To work it out anew takes the model and the libraries that load it: longer than
@@ -11,8 +11,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
+from dataclasses import fields as fields_of
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hubrank.target.kept_files import keep, key_of, prune
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["is_placed", "placed_key", "read_placed", "write_placed"]
 
 FORMAT = 1
+"""Raised whenever :func:`hubrank.ranking.placement.usual_placement` gives something else for the same base and zoo."""
 
 FOLDER = "placed"
 _MOST_BYTES = 16 * 1024 * 1024
@@ -35,9 +39,10 @@ def placed_key(target: Target, base: str, method: str) -> str:
     return key_of({"format": FORMAT, "target": target.digest(), "base": base, "method": method})
 
 
-def is_placed(cache: Path, key: str) -> bool:
-    """Whether the target was tuned before, on some zoo."""
-    return (cache / FOLDER / f"{key}.json").is_file()
+def is_placed(cache: Path, key: str, generation: int) -> bool:
+    """Whether the target was probably tuned before, when the zoo was what it is now: a hint of what need not be loaded."""
+    fields = _read(cache, key)
+    return fields is not None and fields.get("generation") == generation
 
 
 def read_placed(cache: Path, key: str, given: str) -> Placement | None:
@@ -46,25 +51,45 @@ def read_placed(cache: Path, key: str, given: str) -> Placement | None:
     Args:
         given: a hash of all that the placement follows from.
     """
+    fields = _read(cache, key)
+    shape = None if fields is None or fields.get("given") != given else fields.get("placement")
+    if not isinstance(shape, dict) or shape.keys() != _KINDS.keys():
+        return None
+    shape = {name: tuple(value) if isinstance(value, list) else value for name, value in shape.items()}
+    return Placement(**shape) if all(_is(value, _KINDS[name]) for name, value in shape.items()) else None
+
+
+def write_placed(cache: Path, key: str, given: str, placement: Placement, *, generation: int) -> None:
+    """Keep what was worked out, if the disk allows it; ``generation`` is the zoo's."""
+    fields = {"key": key, "given": given, "generation": generation, "placement": asdict(placement)}
+    with contextlib.suppress(OSError):
+        keep(cache / FOLDER, f"{key}.json", json.dumps(fields).encode())
+        prune(cache / FOLDER, "*.json", _MOST_BYTES)
+
+
+_KINDS: Mapping[str, type] = MappingProxyType(
+    {field.name: type(getattr(Placement("lora"), field.name)) for field in fields_of(Placement)}
+)
+
+
+def _is(value: object, kind: type) -> bool:
+    """Whether a value is of a field's kind, and a tuple of nothing but names and numbers."""
+    if kind is float and type(value) is int:
+        return True
+    return type(value) is kind and (not isinstance(value, tuple) or all(type(one) in (str, int) for one in value))
+
+
+def _read(cache: Path, key: str) -> dict[str, Any] | None:
+    """The fields of a file that is what its name says."""
     file = cache / FOLDER / f"{key}.json"
     try:
         if file.stat().st_size > _LARGEST:
             return None
         fields = json.loads(file.read_bytes())
-        if fields["key"] != key or fields["given"] != given:
-            return None
-        shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["placement"].items()}
-        found = Placement(**shape)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(fields, dict) or fields.get("key") != key:
         return None
     with contextlib.suppress(OSError):
         os.utime(file)  # the oldest in use are the first to go
-    return found
-
-
-def write_placed(cache: Path, key: str, given: str, placement: Placement) -> None:
-    """Keep what was worked out, if the disk allows it."""
-    with contextlib.suppress(OSError):
-        folder = cache / FOLDER
-        keep(folder, f"{key}.json", json.dumps({"key": key, "given": given, "placement": asdict(placement)}).encode())
-        prune(folder, "*.json", _MOST_BYTES)
+    return fields

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
@@ -131,7 +132,9 @@ def test_the_sources_that_the_page_names_as_failures_are_what_the_rows_say(evide
     best, places, firsts, target, order = outlook("ag_news", kin=True)
     assert (best, set(firsts)) == ("clinc_domain", {"tweet_sentiment"})
     assert min(places) > 3
-    assert all(target.truth[one[0]] < target.scratch[one[0]] for one in order)
+    gains = {round(100 * (target.truth[one[0]] - np.nanmean(target.scratch[target.there]))) for one in order}
+    assert gains == {5}
+    assert round(100 * (np.nanmax(target.truth) - np.nanmean(target.scratch[target.there]))) == 20
     best, places, *_ = outlook("sts_semeval", kin=False)
     assert best == "scitail"
     assert min(places) > 5
@@ -150,4 +153,4 @@ def test_the_sources_that_the_page_names_as_failures_are_what_the_rows_say(evide
         min(line["mean, low, high"]["regret@1"][0] for name, line in rivals.items() if name != "noise ceiling")
         == (rivals["LogME"]["mean, low, high"]["regret@1"][0])
     )
-    assert rivals["LogME"]["mean, low, high"]["regret@3"][0] < 0.001
+    assert rivals["LogME"]["mean, low, high"]["regret@3"][0] < 0.002  # "nearly always"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from hubrank.errors import BaseModelError, EmptyZooError
 from hubrank.ranking import runs
+from hubrank.ranking import search as searching
 from hubrank.ranking.search import search
 from hubrank.signatures.canonical import sign_adapter
 from hubrank.target.base import load_base
@@ -80,8 +82,6 @@ def zoo_folder(tmp_path_factory, base):
 
 @pytest.fixture
 def cache(zoo_folder, tmp_path):
-    import shutil
-
     return shutil.copytree(zoo_folder, tmp_path / "cache")
 
 
@@ -159,15 +159,44 @@ def test_a_target_tuned_before_is_not_tuned_again(run, monkeypatch):
 def test_what_was_tuned_before_is_found_without_the_base(run, cache, monkeypatch):
     """Loading it, and the libraries for it, takes longer than all the rest."""
     first = run()
-    for name in ("load_base", "import_peft", "import_transformers"):
-        monkeypatch.setattr(runs, name, lambda *args, **kwargs: pytest.fail("the base is loaded"))
-    again = run()
-    assert all(one.cached for one in again.runs)
+    loaded = []
+    monkeypatch.setattr(runs, "load_base", lambda *args, **kwargs: pytest.fail("the base is loaded"))
+    monkeypatch.setattr(searching, "import_peft", lambda: loaded.append("peft"))
+    listener = Listening()
+    again = run(listener=listener)
+    assert (loaded, all(one.cached for one in again.runs)) == ([], True)
     assert again.rows == first.rows
+    assert not any("loading" in stage for stage in listener.stages)
     for entry in (cache / "placed").iterdir():
         entry.write_bytes(b'{"placement": 3}')
     with pytest.raises(pytest.fail.Exception, match="the base is loaded"):
         run()
+    assert loaded == ["peft"]
+
+
+def test_an_interrupted_run_does_not_count_as_tuned(run, cache):
+    with pytest.raises(KeyboardInterrupt):
+        run(methods=("lora",), listener=Listening(stop_at="tuning lora"))
+    assert not (cache / "placed").exists()
+    run(methods=("lora",), budget=1e-6)
+    assert not (cache / "placed").exists()
+
+
+def test_where_the_zoo_is_tuned_elsewhere_a_target_is_tuned_anew(run, cache):
+    """The placement that was kept is of another zoo."""
+    run(methods=("lora",))
+    with Zoo(cache) as zoo:
+        for one in [one for one in zoo.sources() if one.method == "lora"]:
+            zoo.put(replace(one, rank=2), zoo.signature(one))
+    assert [one.cached for one in run(methods=("lora",)).runs] == [False]
+
+
+def test_another_base_of_the_same_name_is_tuned_anew(run, base, tmp_path):
+    run(methods=("lora",))
+    other = shutil.copytree(base.folder, tmp_path / "other")
+    assert [one.cached for one in run(methods=("lora",), base=f"{BASE}={other}").runs] == [True]
+    (other / "config.json").write_text((other / "config.json").read_text() + " ")
+    assert [one.cached for one in run(methods=("lora",), base=f"{BASE}={other}").runs] == [False]
 
 
 def test_in_another_zoo_a_target_keeps_its_run_if_it_is_tuned_at_the_same_place(run, cache, monkeypatch):
