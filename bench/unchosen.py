@@ -156,8 +156,8 @@ def told(line: Judged) -> dict[str, Any]:
 
 def scaled(name: str, one: Interval) -> list[float] | None:
     """Regrets and gains in percent; None of what was not measured."""
-    scale, digits = (100, 2) if name.startswith(("regret", "gain")) else (1, 3)
-    return None if np.isnan(one.mean) else [round(scale * value, digits) for value in (one.mean, one.low, one.high)]
+    scale = 100 if name.startswith(("regret", "gain")) else 1
+    return None if np.isnan(one.mean) else [round(scale * value, 3) for value in (one.mean, one.low, one.high)]
 
 
 def main() -> None:
