@@ -9,6 +9,7 @@ import numpy as np
 
 from hubrank.target.base import BaseModel
 from hubrank.target.frameworks import import_torch, import_transformers
+from hubrank.target.methods import Placement
 from tests.ranking.builders import make_base
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(40))]
@@ -60,6 +61,14 @@ def make_kind(kind: str, folder: Path) -> BaseModel:
         torch.manual_seed(1)
         make[kind]().save_pretrained(folder)
     return BaseModel(f"tiny/{kind}", folder, "folder")
+
+
+def placed(model: Any, kind: str, method: str) -> Placement:
+    """A placement of size 4 on such a model."""
+    if method == "bias":
+        return Placement(method, tuple(n for n, p in model.named_parameters() if p.ndim == 1))
+    modules = tuple(name for name, _ in model.named_modules() if name.endswith(ADAPTED[kind]))
+    return Placement(method, modules if method in ("lora", "ia3") else (), 4, 8.0)
 
 
 def rows_of(task: str, n: int = 16) -> list[dict[str, Any]]:

@@ -17,37 +17,12 @@ from hubrank.target.scoring import METRICS, score_of
 from hubrank.target.site_inputs import site_inputs, space_of
 from hubrank.target.tuning import TuningPlan, tune
 from tests.ranking.builders import make_base, modules, toy_rows, write_lines
-from tests.target.bases import ADAPTED, KINDS, TASKS, make_kind, rows_of
+from tests.target.bases import KINDS, TASKS, placed
 
 pytestmark = pytest.mark.skipif(not import_torch().cuda.is_available(), reason="no CUDA device")
 
 LORA = Placement("lora", tuple(modules()), 4, 8.0)
 ROUNDING = 0.03  # products in bfloat16 have eight bits
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory):
-    made = {}
-
-    def base(kind):
-        if kind not in made:
-            made[kind] = make_kind(kind, tmp_path_factory.mktemp("bases") / kind)
-        return made[kind]
-
-    return base
-
-
-@pytest.fixture(scope="module")
-def targets(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("targets")
-    return {task: read_target(write_lines(folder / f"{task}.jsonl", rows_of(task)), task=task) for task in TASKS}
-
-
-def placed(model, kind, method):
-    if method == "bias":
-        return Placement(method, tuple(n for n, p in model.named_parameters() if p.ndim == 1))
-    found = tuple(name for name, _ in model.named_modules() if name.endswith(ADAPTED[kind]))
-    return Placement(method, found if method in ("lora", "ia3") else (), 4, 8.0)
 
 
 def run(base, kind, method, target, device="cuda", **changes):

@@ -13,7 +13,7 @@ from hubrank.target.methods import METHODS, Placement
 from hubrank.target.rows import read_target
 from hubrank.target.tuning import TuningPlan, tune
 from tests.ranking.builders import one_thread, write_lines
-from tests.target.bases import ADAPTED, KINDS, TASKS, make_kind, rows_of
+from tests.target.bases import KINDS, TASKS, placed
 
 SITES = {
     "lora": {"attention.self.query", "attention.self.value"},
@@ -29,31 +29,6 @@ SITES = {
 def single_thread():
     with one_thread():
         yield
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory):
-    made = {}
-
-    def base(kind):
-        if kind not in made:
-            made[kind] = make_kind(kind, tmp_path_factory.mktemp("bases") / kind)
-        return made[kind]
-
-    return base
-
-
-@pytest.fixture(scope="module")
-def targets(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("targets")
-    return {task: read_target(write_lines(folder / f"{task}.jsonl", rows_of(task)), task=task) for task in TASKS}
-
-
-def placed(model, kind: str, method: str) -> Placement:
-    if method == "bias":
-        return Placement(method, tuple(n for n, p in model.named_parameters() if p.ndim == 1))
-    modules = tuple(name for name, _ in model.named_modules() if name.endswith(ADAPTED[kind]))
-    return Placement(method, modules if method in ("lora", "ia3") else (), 4, 8.0)
 
 
 def run(base, kind, method, target, **changes):
