@@ -2,8 +2,8 @@
 
     python bench/demo.py [--out bench/results/demo.json]
 
-Runs the two commands of the demo on an empty cache, five times over, and the two help pages, each in a process of its own;
-the run of the median is shown. The alternative in
+Runs the two commands of the demo on an empty cache, five times over, each time the search once more, and the two help pages, each
+in a process of its own; the run of the median is shown. The alternative in
 the same run: importing peft and opening every adapter of the example zoo into the base model, once, without running any
 of them - the least that trying the zoo one by one would cost.
 """
@@ -76,9 +76,10 @@ def main() -> None:
             adapters = json.loads(printed)["added"]
             search, printed = run(*hubrank, "search", "--target", options.target, "--cache-dir", cache, "--format", "json")
             tuning = json.loads(printed)["target"]["seconds"]
-            runs.append((sync.wall_s + search.wall_s - tuning, sync, search, tuning))
+            again, _ = run(*hubrank, "search", "--target", options.target, "--cache-dir", cache, "--format", "json")
+            runs.append((sync.wall_s + search.wall_s - tuning, sync, search, tuning, again))
     runs.sort(key=lambda one: one[0])
-    _, sync, search, tuning = runs[len(runs) // 2]
+    _, sync, search, tuning, again = runs[len(runs) // 2]
     pages = {}
     for page in (["--help"], ["search", "--help"]):
         costs = [run(*hubrank, *page)[0].cpu_s for _ in range(HELP_RUNS)]
@@ -90,6 +91,7 @@ def main() -> None:
         "adapters": adapters,
         "sync": asdict(sync),
         "search": asdict(search),
+        "search_again": asdict(again),
         "tuning_s": tuning,
         "demo_wall_s": round(wall, 2),
         "everything_but_tuning_s": round(wall - tuning, 2),

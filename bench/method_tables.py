@@ -161,7 +161,8 @@ def costs(evidence: Evidence) -> str:
 
 
 def size(count: float) -> str:
-    return f"{count / 1000:.1f} kB" if count >= 1000 else f"{count:.0f} B"
+    unit, scale = next((unit, scale) for unit, scale in (("MB", 1e6), ("kB", 1e3), ("B", 1)) if count >= scale or scale == 1)
+    return f"{count / scale:.{0 if unit == 'B' else 1}f} {unit}"
 
 
 def name_of(source: str) -> str:
