@@ -152,11 +152,12 @@ def costs(evidence: Evidence) -> str:
     """What each ranking asks for."""
     rows = []
     for name, cost in evidence.at("rivals/costs").items():
-        runs = "the target's rows" if cost["passes"] else "no"
+        runs = "yes" if cost["passes"] else "no"
         cells = [shown(name), "yes" if cost["tunes"] else "no", runs, size(cost["bytes"])]
         cells += ["" if cost[part] is None else f"{cost[part]:.2f} s" for part in ("before", "seconds")]
         rows.append(bold(name, [*cells, cost["needs"]]))
-    heads = ["ranking", "tunes the target", "runs every source on", "kept a source", "once a source", "a target, all sources"]
+    heads = ["ranking", "tunes the target", "runs every source on your rows", "kept a source", "once a source"]
+    heads.append("a target, all sources")
     return table([*heads, "needs besides"], rows)
 
 

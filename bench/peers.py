@@ -57,7 +57,8 @@ from hubrank.zoo.codec import encode_source
 from hubrank.zoo.packed import Packed, pack
 
 HERE = Path(__file__).parent
-ROWS, STEPS, SEED = 200, 75, 5_000  # the seed of bench/transfer/targets.py
+ROWS, STEPS, SEED = 200, 75, 5_000  # the first seed of bench/transfer/targets.py
+TUNED = 2  # seeds that a target is tuned from
 COUNTS = (30, 1000)
 PACKAGES = ("hf-dataset-selector", "transformer-ranker")
 KS = (1, 3)
@@ -87,13 +88,16 @@ def truths(rows: list[dict[str, Any]]) -> list[Truth]:
     ]
 
 
-def judged(scores: Mapping[str, Mapping[str, float]], found: Sequence[Truth], *, kin: bool) -> dict[str, Any]:
+Scores = Mapping[str, Sequence[Mapping[str, float]]]
+
+
+def judged(scores: Scores, found: Sequence[Truth], *, kin: bool) -> dict[str, Any]:
     """NDCG, rank NDCG and regret@k of one ranking, means over the targets that it ranked, with bootstrap intervals.
 
     A source that a package gave no score comes last.
 
     Args:
-        scores: by target and source.
+        scores: by target, each run's by source; figures of a target are means over its runs.
         kin: with the sources of the target's own task or corpus.
     """
     figures: dict[str, list[float]] = {}
@@ -102,14 +106,19 @@ def judged(scores: Mapping[str, Mapping[str, float]], found: Sequence[Truth], *,
             continue
         names = [name for name in one.values if kin or name not in one.kin]
         truth = [one.values[name] for name in names]
-        values = [scores[one.target].get(name, float("nan")) for name in names]
-        for name, value in figures_of(values, truth).items():
+        for name, value in of_runs(scores[one.target], names, truth).items():
             figures.setdefault(name, []).append(value)
     out: dict[str, Any] = {"targets": len(next(iter(figures.values()), []))}
     for name, per_target in figures.items():
         interval = measures.bootstrap(per_target)
         out[name] = {"mean": round(interval.mean, 3), "low": round(interval.low, 3), "high": round(interval.high, 3)}
     return out
+
+
+def of_runs(runs: Sequence[Mapping[str, float]], names: Sequence[str], truth: Sequence[float]) -> dict[str, float]:
+    """The figures of one target, means over the runs."""
+    each = [figures_of([run.get(name, float("nan")) for name in names], truth) for run in runs]
+    return {name: float(np.mean([figures[name] for figures in each])) for name in each[0]}
 
 
 def figures_of(values: Sequence[float], truth: Sequence[float]) -> dict[str, float]:
@@ -121,9 +130,9 @@ def figures_of(values: Sequence[float], truth: Sequence[float]) -> dict[str, flo
     }
 
 
-def of_chance(found: Sequence[Truth]) -> dict[str, dict[str, float]]:
+def of_chance(found: Sequence[Truth]) -> dict[str, list[dict[str, float]]]:
     """Every source worth the same: ties are worth the mean over their orders."""
-    return {one.target: dict.fromkeys(one.values, 0.0) for one in found}
+    return {one.target: [dict.fromkeys(one.values, 0.0)] for one in found}
 
 
 def scaled_seconds(seconds: float, sources: int, count: int) -> float:
@@ -223,17 +232,17 @@ def packed_bytes(packed: Packed) -> float:
     return sum(part.nbytes for part in (packed.u, packed.v, packed.scales, packed.weights)) / len(packed.sources)
 
 
-def tuned_signature(task: str, rows: list[dict[str, Any]], tuned: Path | None, work: Path) -> Any:
+def tuned_signature(task: str, rows: list[dict[str, Any]], tuned: Path | None, work: Path, seed: int) -> Any:
     """The target's signature, from a file that bench/transfer/targets.py or an earlier run left, else tuned now."""
     from safetensors.numpy import load_file, save_file
 
-    name = f"{task}-{STEPS}-0.safetensors"
+    name = f"{task}-{STEPS}-{seed}.safetensors"
     places = [folder / name for folder in (tuned, work / "tuned") if folder is not None]
     there = next((file for file in places if file.exists()), None)
     if there is None:
         there = work / "tuned" / name
         there.parent.mkdir(parents=True, exist_ok=True)
-        found = tune_target(task, rows)
+        found = tune_target(task, rows, seed)
         partial = there.with_suffix(".partial")
         save_file({key: np.ascontiguousarray(value) for key, value in found.tensors().items()}, partial)
         partial.rename(there)
@@ -241,26 +250,27 @@ def tuned_signature(task: str, rows: list[dict[str, Any]], tuned: Path | None, w
     return sign_adapter(read_lora(config, load_file(there), BASE))
 
 
-def tune_target(task: str, rows: list[dict[str, Any]]) -> Any:
+def tune_target(task: str, rows: list[dict[str, Any]], seed: int = 0) -> Any:
     model, tokenizer = load_base(find_base(BASE))
     modules = tuple(name for name, _ in model.named_modules() if name.endswith(("query", "value")))
-    plan = TuningPlan(Placement("lora", modules), steps=STEPS, seed=SEED, aligned=True)
+    plan = TuningPlan(Placement("lora", modules), steps=STEPS, seed=SEED + seed, aligned=True)
     return tune(model, tokenizer, as_target(task, rows), plan)
 
 
 def rank_by_hubrank(written: Mapping[str, Any], options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(scores by target and source, cost)."""
+    """(scores by target, a list of one tuned seed's by source each; cost)."""
     packed, names, stored = packed_zoo(options.work)
     yardstick = measure(packed)
-    scores = {}
+    scores: dict[str, list[dict[str, float]]] = {}
     for target in written["targets"]:
         rows = rows_of(Path(target["rows"]))
-        signature = tuned_signature(target["name"], rows, options.targets, options.work)
-        evidence = first_order_evidence(packed, read_by_base(packed, target["name"], rows))
-        found = compare(replace(yardstick, evidence=evidence), signature)
-        scores[target["name"]] = {
-            names[packed.sources[row].name]: float(value) for row, value in zip(found.usable, found.values, strict=True)
-        }
+        informed = replace(yardstick, evidence=first_order_evidence(packed, read_by_base(packed, target["name"], rows)))
+        for seed in range(TUNED):
+            signature = tuned_signature(target["name"], rows, options.targets, options.work, seed)
+            found = compare(informed, signature)
+            scores.setdefault(target["name"], []).append(
+                {names[packed.sources[row].name]: float(value) for row, value in zip(found.usable, found.values, strict=True)}
+            )
     cost = {"estimator": yardstick.name, "bytes": {"stored": round(stored), "packed": round(packed_bytes(packed))}}
     return scores, cost | {"seconds": hubrank_seconds(packed, written, options.work)}
 
@@ -348,7 +358,7 @@ def package_costs(written: Mapping[str, Any], work: Path) -> dict[str, dict[str,
 
 def result(
     found: Sequence[Truth],
-    rankings: Mapping[str, Mapping[str, Mapping[str, float]]],
+    rankings: Mapping[str, Scores],
     costs: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -369,9 +379,7 @@ def result(
             one.target: {
                 name: {
                     key: round(value, 3)
-                    for key, value in figures_of(
-                        [scores[one.target].get(s, float("nan")) for s in one.values], list(one.values.values())
-                    ).items()
+                    for key, value in of_runs(scores[one.target], list(one.values), list(one.values.values())).items()
                 }
                 for name, scores in rankings.items()
             }
@@ -406,7 +414,7 @@ def main() -> None:
     }
     rankings = {"hubrank": scores}
     rankings |= {
-        name: {target: one["scores"] for target, one in read_scores(folder).items()} for name, folder in folders.items()
+        name: {target: [one["scores"]] for target, one in read_scores(folder).items()} for name, folder in folders.items()
     }
     facts = {
         "command": "python bench/peers.py --data DIR --transfer bench/transfer/rows-lora.jsonl --work DIR --peers PEERS/bin/python",

@@ -324,9 +324,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def command_of(options: argparse.Namespace) -> str:
-    """The line that makes such a result again."""
-    folders = "--data DIR --work DIR --targets DIR" + (" --random-targets DIR" if options.random_targets is not None else "")
-    more = (" --values FILE.json" if options.values is not None else "") + (" --few-shot" if options.few_shot else "")
+    """The line that makes such a result again; what came from an earlier result had been made by --random-targets."""
+    random = options.random_targets is not None or options.values is not None
+    folders = "--data DIR --work DIR --targets DIR" + (" --random-targets DIR" if random else "")
+    more = " --few-shot" if options.few_shot else ""
     return f"python bench/rivals.py {folders} --set {options.set} --steps {options.steps} --source-rows {options.source_rows}{more}"
 
 

@@ -142,7 +142,7 @@ def prior(targets: Sequence[MeasuredTarget]) -> Judged | None:
 def ceiling(targets: Sequence[MeasuredTarget]) -> Judged | None:
     """One seed's measured values as the ranking, the mean of the others as the truth; None where no target has two seeds.
 
-    What noise leaves: no ranking can be told from this one by these runs.
+    What noise leaves: by these runs no ranking can be shown to be better.
     """
     per_target = {}
     for target in targets:

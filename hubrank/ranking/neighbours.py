@@ -2,7 +2,7 @@
 
 At each site the update ``U diag(S) V^T`` is looked at in the leading q directions of the zoo's basis: a q x q matrix, divided
 by the update's whole norm. The inner product of two such matrices is nearly their compute cosine: with q = 32, rankings
-follow the exact ones with a Spearman correlation of .996 (DESIGN.md). What is near is then compared exactly.
+follow the exact ones with a Spearman correlation of .996 (in a pilot). What is near is then compared exactly.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Some sources are near everything, so a plain similarity puts them first for every target. Measured by how a source stands
 to the others, ``(s(t, j) - mean_i s(i, j)) / sd_i s(i, j)`` with i over the other sources of the zoo, such a hub loses its
 head start. It serves to find the same task, and to rank soft prompts and prefixes; for the transfer of LoRAs, where some
-sources are simply good, it does harm (DESIGN.md has the figures), so it is an estimator's choice.
+sources are simply good, it does harm (docs/method.md has the figures), so it is an estimator's choice.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ _COLUMNS = ("rank", "source", "task", "method", "score", "similarity", "warnings
 
 
 def ranking_value(ranking: Ranking) -> dict[str, Any]:
-    """The JSON value that DESIGN.md promises; numbers rounded to what they carry."""
+    """The JSON value; numbers rounded to what they carry."""
     target = ranking.target
     return {
         "hubrank": VERSION,

@@ -1,7 +1,7 @@
 """The zoo's own directions: a basis learned from the factors of its sources, and adapters projected onto it.
 
 What adapters of one base share lies in few directions of each site, so projecting U and V on the leading ones keeps nearly
-all of what their cosines see, where a random projection of the same size does not (DESIGN.md has the figures).
+all of what their cosines see, where a random projection of the same size does not (in a pilot).
 
 What is kept of an adapter are its projected factors, not the projected views: k columns of p numbers a side and site cost
 2 k p numbers, where the views cost p^2 + p (p + 1). At rank 8 the factors with p = 128 take half the bytes of the views

@@ -96,7 +96,7 @@ def sign_adapter(adapter: Adapter) -> Signature:
 
     A signature takes at most :data:`MAX_BYTES` in the store, if need be by keeping fewer directions at every site alike. How
     much that leaves out is on record: the spectrum stays whole. An 8B LoRA of rank 16 on all linear modules keeps 3
-    directions a site; DESIGN.md has what 2 and 4 of 8 cost (Spearman .985 and .99 with the full ranking).
+    directions a site; in a pilot 2 and 4 of 8 cost little (Spearman .985 and .99 with the full ranking).
 
     Raises:
         AdapterError: every update is zero (an adapter that was never trained), or an update overflows.

@@ -40,7 +40,7 @@ _ALIGNING = 0.25  # of the time that a run has, at most
 
 @dataclass(frozen=True, slots=True)
 class TuningPlan:
-    """How the target is tuned. The defaults are the recipe that DESIGN.md's tables were measured with.
+    """How the target is tuned. The defaults are the recipe that docs/method.md was measured with.
 
     Attributes:
         placement: by which method, where, and how large.

@@ -57,21 +57,23 @@ def test_kin_is_known_from_the_rows(peers):
 
 def test_a_ranking_is_judged_by_what_its_first_places_lose(peers):
     found = [truth(peers, {"a": 0.5, "b": 0.8, "c": 0.4})]
-    right = peers.judged({"t": {"a": 2.0, "b": 3.0, "c": 1.0}}, found, kin=True)
+    right = peers.judged({"t": [{"a": 2.0, "b": 3.0, "c": 1.0}]}, found, kin=True)
     assert (right["targets"], right["regret@1"]["mean"], right["ndcg"]["mean"]) == (1, 0.0, 1.0)
-    wrong = peers.judged({"t": {"a": 2.0, "b": 0.0, "c": 3.0}}, found, kin=True)
+    wrong = peers.judged({"t": [{"a": 2.0, "b": 0.0, "c": 3.0}]}, found, kin=True)
     assert wrong["regret@1"]["mean"] == pytest.approx(50.0)
     assert wrong["regret@3"]["mean"] == 0.0
+    both = peers.judged({"t": [{"a": 2.0, "b": 3.0, "c": 1.0}, {"a": 2.0, "b": 0.0, "c": 3.0}]}, found, kin=True)
+    assert both["regret@1"]["mean"] == pytest.approx(25.0)
 
 
 def test_a_source_without_a_score_comes_last(peers):
     found = [truth(peers, {"a": 0.5, "b": 0.8})]
-    assert peers.judged({"t": {"a": -9.0}}, found, kin=True)["regret@1"]["mean"] == pytest.approx(37.5)
+    assert peers.judged({"t": [{"a": -9.0}]}, found, kin=True)["regret@1"]["mean"] == pytest.approx(37.5)
 
 
 def test_kin_can_be_left_out(peers):
     found = [truth(peers, {"a": 0.5, "b": 0.8, "c": 0.4}, kin=["b"])]
-    scores = {"t": {"a": 2.0, "b": 1.0, "c": 0.0}}
+    scores = {"t": [{"a": 2.0, "b": 1.0, "c": 0.0}]}
     assert peers.judged(scores, found, kin=True)["regret@1"]["mean"] == pytest.approx(37.5)
     assert peers.judged(scores, found, kin=False)["regret@1"]["mean"] == 0.0
 
@@ -83,7 +85,7 @@ def test_chance_is_the_mean_over_all_orders(peers):
 
 def test_all_are_judged_on_the_targets_that_all_have(peers):
     found = [truth(peers, {"a": 0.5, "b": 0.8}, target=name) for name in ("t", "u")]
-    scores = {"a": 1.0, "b": 2.0}
+    scores = [{"a": 1.0, "b": 2.0}]
     whole = peers.result(
         found, {"one": {"t": scores, "u": scores}, "other": {"u": scores}}, {"one": {"bytes": 7}}, {"rows": 200}
     )

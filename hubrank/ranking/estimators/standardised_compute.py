@@ -32,7 +32,7 @@ def standardised_compute(*, compute: FloatArray, zoo: FloatArray) -> FloatArray:
     the embedding space, though, and some in its middle, near to every other. What tells is how much nearer a source is than
     it usually is. (Prompts are ranked by :func:`standardised_tokens` now, which keeps more of SPoT's measure.)
 
-    Measured in DESIGN.md on 61 targets of four backbones (thunlp/Prompt-Transferability), regret in percent:
+    Measured in a pilot, not repeated here, on 61 targets of four backbones (thunlp/Prompt-Transferability), regret in percent:
 
         =========================================  =========  =========
         ranking of soft prompts                    regret@1   regret@3

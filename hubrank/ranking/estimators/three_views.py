@@ -16,8 +16,8 @@ def three_views(*, compute: FloatArray, read: FloatArray, write: FloatArray) -> 
     """C_1 + R_0 + W_0.5, each z-scored over this target's sources.
 
     Reading names the task (similar inputs matter), computing and writing tell what transfers once the target is tuned;
-    together they are steadier than any one. In a pilot on 12 targets of 200 rows and 17 sources of one rank (DESIGN.md) its
-    regret@1 was 1.5 %, against 1.9 to 3.4 % for a single view and 9.3 % for the flattened cosine of Zhou, Xu and McAuley
+    together they are steadier than any one. In a pilot, not repeated here, on 12 targets of 200 rows and 17 sources of one rank
+    its regret@1 was 1.5 %, against 1.9 to 3.4 % for a single view and 9.3 % for the flattened cosine of Zhou, Xu and McAuley
     (EMNLP 2022); on 16 targets and 24 sources of mixed ranks and sites (bench/rivals.py) 4.5 %, against 24.4 %.
 
     (Bottleneck adapters are compared by whole singular values, so that of them this is C_1 + R_1 + W_1.)
