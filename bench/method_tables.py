@@ -271,6 +271,9 @@ UNCHOSEN_LINES = {
 }
 
 
+UNCHOSEN_RIVALS = ("LogME", "ESM-LogME", "TextEmb")
+
+
 def unchosen(evidence: Evidence) -> str:
     """The shipped ranking where nothing was chosen."""
     rows = []
@@ -281,6 +284,10 @@ def unchosen(evidence: Evidence) -> str:
             cells = ["" if one is None else interval([value / 100 for value in one]) for one in found]
             spearman = matrix[WITH][line]["spearman"]
             rows.append([said, UNCHOSEN_LINES[line], *cells, "" if spearman is None else f"{spearman[0]:.2f}"])
+        for line in UNCHOSEN_RIVALS if name == "first" else ():
+            found = [evidence.at(f"rivals_held_out/{group}/{line}/mean, low, high") for group in (WITH, WITHOUT)]
+            cells = [interval(part[f"regret@{k}"]) for part in found for k in (1, 3)]
+            rows.append([said, line, *cells, f"{found[0]['spearman'][0]:.2f}"])
     return table(["matrix", "ranking", "regret@1, %", "@3", "without kin: @1", "@3", "Spearman"], rows)
 
 
