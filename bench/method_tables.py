@@ -269,8 +269,6 @@ UNCHOSEN_LINES = {
     "chance": "chance",
     "no transfer": "no transfer",
 }
-
-
 UNCHOSEN_RIVALS = ("LogME", "ESM-LogME", "TextEmb")
 
 

@@ -51,8 +51,9 @@ from hubrank.benchmark.rivals import Ranked, SourceArrays, TargetArrays, TunedAr
 from hubrank.benchmark.transfer import MeasuredTarget, Transfer, read_transfer
 from hubrank.ranking.estimators import ESTIMATORS, default_estimator
 from hubrank.ranking.measures import Interval
-from hubrank.ranking.rank import compare, measure
+from hubrank.ranking.rank import Yardstick, compare, measure
 from hubrank.ranking.rivals.features import affine_map, h_score, logme
+from hubrank.types import Signature
 
 HERE = Path(__file__).resolve().parent
 RANDOM = ", random start"  # of the target's LoRA; else it starts along its first gradient
@@ -150,16 +151,34 @@ def few_shot(shop: Workshop, sources: Sequence[plan.Source], targets: Sequence[s
     return Ranked(FEW_SHOT, values, cost, "10 steps from every source, where transfer is measured with 36")
 
 
+def compared(yardstick: Yardstick, signature: Signature) -> np.ndarray:
+    """[sources] values; NaN of those that cannot be compared."""
+    found = compare(yardstick, signature)
+    values = np.full(len(yardstick.packed.sources), np.nan)
+    values[found.usable] = found.values
+    return values
+
+
 def estimators(
-    shop: Workshop, sources: Sequence[plan.Source], targets: Sequence[str], steps: int, seeds: Sequence[int]
+    shop: Workshop,
+    sources: Sequence[plan.Source],
+    targets: Sequence[str],
+    steps: int,
+    seeds: Sequence[int],
+    *,
+    ask: bool = True,
 ) -> list[Ranked]:
-    """hubrank's own, over a zoo of just these sources."""
+    """hubrank's own, over a zoo of just these sources.
+
+    Args:
+        ask: the targets' rows; where they have no labels, what asks them ranks without, as a search does.
+    """
     packed = shop.packed(sources)
     size = (packed.u.nbytes + packed.v.nbytes + packed.scales.nbytes + packed.weights.nbytes + packed.starts.nbytes) / len(
         sources
     )
     out = []
-    rows = {target: found for target in targets if (found := shop.evidence(packed, target)) is not None}
+    rows = {target: found for target in targets if ask and (found := shop.evidence(packed, target)) is not None}
     rows = rows if len(rows) == len(targets) else {}
     asked = float(np.mean([seconds for _, seconds in rows.values()])) if rows else 0.0
     if rows:
@@ -167,17 +186,14 @@ def estimators(
         out.append(Ranked(ROWS_ALONE, alone, Cost(seconds=asked, bytes=size), "what the rows say, without the tuned target"))
     for name in ESTIMATORS:
         yardstick = measure(packed, estimator=name)
-        if yardstick.asks_rows and not rows:
+        if ask and yardstick.asks_rows and not rows:
             continue  # it would be another
         values, spent = {}, []
         for target in targets:
             tuned = [own for seed in seeds if (own := shop.tuned(target, steps, seed)) is not None]
-            informed = replace(yardstick, evidence=rows[target][0]) if yardstick.asks_rows else yardstick
+            informed = replace(yardstick, evidence=rows[target][0]) if rows and yardstick.asks_rows else yardstick
             for own in tuned:
-                found = compare(informed, own.signature)
-                one = np.full(len(sources), np.nan)
-                one[found.usable] = found.values
-                values.setdefault(target, []).append(one)
+                values.setdefault(target, []).append(compared(informed, own.signature))
                 spent.append(own.seconds)
         if values:
             seconds = asked if yardstick.asks_rows else 0.0

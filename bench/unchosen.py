@@ -30,15 +30,14 @@ sys.path.insert(1, str(Path(__file__).resolve().parent / "transfer"))  # its scr
 
 import plan
 from rival_arrays import Workshop
-from rivals import ROWS_ALONE, as_json, estimators, lines_of, read_rows, table
+from rivals import ROWS_ALONE, as_json, compared, estimators, lines_of, read_rows, table
 
 from hubrank.benchmark.judge import MEASURES, Cost, Judged, restricted
 from hubrank.benchmark.rivals import Ranked
 from hubrank.ranking.estimators import ESTIMATORS, default_estimator
 from hubrank.ranking.estimators.four_views import WEIGHT, known_z_scores
 from hubrank.ranking.measures import Interval
-from hubrank.ranking.rank import Yardstick, compare, measure
-from hubrank.types import Signature
+from hubrank.ranking.rank import measure
 
 HERE = Path(__file__).resolve().parent
 STEPS = 75
@@ -63,7 +62,6 @@ MATRICES = (
     Matrix("qa", "qa", "qa", 200, plan.QA, "qa"),
 )
 
-
 AS_IT_WAS = "four-views, as it was"
 
 
@@ -79,30 +77,8 @@ def as_it_was(shop: Workshop, sources: Sequence[plan.Source], targets: Sequence[
         trust = evidence.rows / (evidence.rows + 16 * max(4, evidence.outputs))
         rows = WEIGHT * trust * known_z_scores(evidence.values)
         tuned = [own for seed in seeds if (own := shop.tuned(target, STEPS, seed)) is not None]
-        values[target] = [compared(yardstick, own.signature, len(sources)) + rows for own in tuned]
+        values[target] = [compared(yardstick, own.signature) + rows for own in tuned]
     return Ranked(AS_IT_WAS, values, Cost(tunes=True), "the ranking in which nothing was chosen on these targets")
-
-
-def compared(yardstick: Yardstick, signature: Signature, count: int) -> np.ndarray:
-    """[sources] values; NaN of those that cannot be compared."""
-    found = compare(yardstick, signature)
-    values = np.full(count, np.nan)
-    values[found.usable] = found.values
-    return values
-
-
-def without_rows(shop: Workshop, sources: Sequence[plan.Source], targets: Sequence[str], seeds: Sequence[int]) -> list[Ranked]:
-    """Every estimator where rows have no say, as a search then ranks."""
-    packed, out = shop.packed(sources), []
-    for name in ESTIMATORS:
-        yardstick = measure(packed, estimator=name)
-        values: dict[str, list[np.ndarray]] = {}
-        for target in targets:
-            for seed in seeds:
-                if (own := shop.tuned(target, STEPS, seed)) is not None:
-                    values.setdefault(target, []).append(compared(yardstick, own.signature, len(sources)))
-        out.append(Ranked(name, values, Cost(tunes=True), "" if not yardstick.asks_rows else "without what rows would say"))
-    return out
 
 
 def judged(matrix: Matrix, options: argparse.Namespace) -> dict[str, Any]:
@@ -124,10 +100,9 @@ def judged(matrix: Matrix, options: argparse.Namespace) -> dict[str, Any]:
         missing = ", ".join(name for name, seeds in tuned.items() if not seeds)
         raise SystemExit(f"{getattr(options, matrix.tuned)}: no tuned adapter of {missing}; see transfer/targets.py")
     names = [target.name for target in whole]
-    if matrix.method == "qa":
-        ranked = without_rows(shop, sources, names, options.seeds)
-    else:
-        ranked = estimators(shop, sources, names, STEPS, options.seeds)
+    ask = matrix.method != "qa"
+    ranked = estimators(shop, sources, names, STEPS, options.seeds, ask=ask)
+    if ask:
         ranked.append(as_it_was(shop, sources, names, options.seeds))
     result: dict[str, Any] = {
         "sources": len(sources),

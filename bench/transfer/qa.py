@@ -8,13 +8,14 @@ import re
 import string
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from classify import Head, Starts, fit
-from overlap import Row
+from overlap import Draw, Row, draw, seen_by
 from recipe import Plan
 
 QUESTION, WINDOW, LONGEST = 40, 160, 60  # tokens: a question, the passage around its answer, an answer
@@ -66,6 +67,12 @@ def reserve(task: str, rows: list[Row]) -> tuple[list[Row], list[Row]]:
         kept.add(passage)
         total += counts[passage]
     return [row for row in rows if row["text"] in kept], [row for row in rows if row["text"] not in kept]
+
+
+def drawn(folder: Path, parts: Mapping[str, tuple[list[Row], list[Row]]], task: str, wanted: int) -> Draw:
+    """A target's rows; ``parts`` are every task's, as :func:`reserve` cuts them."""
+    seen = {other: seen_by(of_source, other) for other, (_, of_source) in parts.items()}
+    return draw(task, parts[task][0], read_qa(folder, task, "dev"), seen, wanted=wanted, tested=TEST_ROWS)
 
 
 def encode_spans(torch: Any, tokenizer: Any, rows: tuple[Row, ...], device: str) -> Spans:

@@ -53,11 +53,7 @@ def draws(data: Path, rows: int, targets: tuple[str, ...]) -> dict[str, overlap.
 def qa_draws(data: Path, rows: int, targets: tuple[str, ...]) -> dict[str, overlap.Draw]:
     """The same of question answering."""
     parts = {task: qa.reserve(task, qa.read_qa(data / "qa", task, "train")) for task in plan.QA_TASKS}
-    seen = {task: overlap.seen_by(of_source, task) for task, (_, of_source) in parts.items()}
-    return {
-        task: overlap.draw(task, parts[task][0], qa.read_qa(data / "qa", task, "dev"), seen, wanted=rows, tested=qa.TEST_ROWS)
-        for task in targets
-    }
+    return {task: qa.drawn(data / "qa", parts, task, rows) for task in targets}
 
 
 def spans(rows: tuple[overlap.Row, ...]) -> Target:
@@ -113,6 +109,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     usual = plan.LARGE_TARGETS if options.rows == LARGE and options.method == "lora" else TARGETS[options.method]
     wanted = plan.HELD_OUT if options.held_out else tuple(options.targets or usual)
+    if options.method == "qa" and (unknown := set(wanted) - set(plan.QA_TASKS)):
+        parser.error(f"--targets {' '.join(sorted(unknown))}: unknown; there is {', '.join(plan.QA_TASKS)}")
     drawn = (qa_draws if options.method == "qa" else draws)(options.data, options.rows, wanted)
     base = find_base(BASE)
     todo = [(steps, seed) for seed in range(options.seeds) for steps in options.steps]

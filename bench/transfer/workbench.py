@@ -133,8 +133,6 @@ class Workbench:
     def _qa_target(self, name: str, rows: int) -> Target:
         import torch
 
-        seen = {task: seen_by(parts[1], task) for task, parts in self._qa_rows.items()}
-        test = qa.read_qa(self._questions, name, "dev")
-        drawn = draw(name, self._qa_rows[name][0], test, seen, wanted=rows, tested=qa.TEST_ROWS)
+        drawn = qa.drawn(self._questions, self._qa_rows, name, rows)
         parts = [qa.encode_spans(torch, self._tokenizer, part, self.device) for part in (drawn.rows, drawn.test)]
         return Target(qa.Task(name, self._bert.hidden, parts[0], parts[1]), "f1", len(drawn.test), drawn.left_out)

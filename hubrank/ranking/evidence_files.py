@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from hubrank.ranking.first_order import Evidence
 from hubrank.signatures.encoding import SIGNATURE_FORMAT
 from hubrank.target.frameworks import bfloat16_pays
-from hubrank.target.kept_files import keep, key_of, library_versions, prune
+from hubrank.target.kept_files import keep, key_of, library_versions, prune, read_json
 from hubrank.target.measured_files import source_facts
 from hubrank.target.site_inputs import MOST_ROWS
 
@@ -63,22 +62,19 @@ def packed_facts(packed: Packed) -> list[Any]:
 
 def read_evidence(cache: Path, key: str, sources: int) -> Evidence | None:
     """What was found before for so many sources; None where nothing was, or its file is damaged or another's."""
-    file = cache / FOLDER / f"{key}.json"
+    fields = read_json(cache / FOLDER / f"{key}.json", key, largest=_LARGEST)
+    if fields is None:
+        return None
     try:
-        if file.stat().st_size > _LARGEST:
-            return None
-        fields = json.loads(file.read_bytes())
         if not isinstance(fields["values"], list):
             return None
         values = np.array([math.nan if value is None else float(value) for value in fields["values"]])
         rows, outputs, seconds = int(fields["rows"]), int(fields["outputs"]), float(fields["seconds"])
-        whole = fields["key"] == key and values.shape == (sources,) and not np.isinf(values).any()
+        whole = values.shape == (sources,) and not np.isinf(values).any()
         if not whole or not 0 < rows <= MOST_ROWS or outputs < 1 or not 0 <= seconds < 1e9:
             return None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError, OverflowError):
+    except (ValueError, LookupError, TypeError, OverflowError):
         return None
-    with contextlib.suppress(OSError):
-        os.utime(file)  # the oldest in use are the first to go
     return Evidence(values, rows, outputs, seconds)
 
 

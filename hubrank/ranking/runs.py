@@ -144,17 +144,18 @@ class Runs:
         settings, method = self._settings, yardstick.packed.method
         place, overlap, cached = self._place(yardstick.packed), None, True
         known = read_placed(self._cache, *place)
-        record = None if known is None else self._tuned_before(yardstick, self._plan(yardstick, known, seed))
+        record = None if known is None else self._tuned_before(self._run_key(yardstick, self._plan(yardstick, known, seed)))
         if record is None:
             model, tokenizer = self._fresh(keep=not last or settings.repeats > 1)
             plan = self._plan(yardstick, usual_placement(yardstick.packed, model), seed)
-            record = self._tuned_before(yardstick, plan)  # the zoo may be another, and the place the same
+            key = self._run_key(yardstick, plan)
+            record = self._tuned_before(key)  # the zoo may be another, and the place the same
             if record is None:
                 cached = False
                 record, overlap = self._tune(yardstick, plan, model, tokenizer, _share(until, runs_left))
                 # A run that only the clock stopped is no answer to a search with more time.
                 if record.stopped != "budget":
-                    record = write_tuned(self._cache, self._run_key(yardstick, plan), record)
+                    record = write_tuned(self._cache, key, record)
             if record.stopped != "budget":
                 write_placed(self._cache, *place, plan.placement, generation=yardstick.packed.generation)
         if cached:
@@ -175,14 +176,14 @@ class Runs:
         self.signatures.append(record.signature)
         return record.signature
 
-    def _tuned_before(self, yardstick: Yardstick, plan: TuningPlan) -> TunedRecord | None:
+    def _tuned_before(self, key: str) -> TunedRecord | None:
         """A run that an earlier search did, if it may be used."""
-        return read_tuned(self._cache, self._run_key(yardstick, plan)) if self._settings.reuse else None
+        return read_tuned(self._cache, key) if self._settings.reuse else None
 
     def _place(self, packed: Packed) -> tuple[str, str]:
         """The file that says where this target was tuned, and what that follows from."""
         return (
-            placed_key(self._target, self._base.name, packed.method),
+            placed_key(self._target.digest(), self._base.name, packed.method),
             key_of({"base": self._base_identity(), "packed": packed_facts(packed)}),
         )
 

@@ -174,7 +174,9 @@ def _search(task: Target, zoo: Zoo, settings: SearchSettings, listener: Listener
     for note in notes:
         listener.note(note)
     # Loading the frameworks and packing the zoo take a moment each, and different parts of the machine.
-    known = settings.reuse and all(is_placed(zoo.folder, placed_key(task, name, method), zoo.generation) for method in methods)
+    digest = task.digest()
+    placed = (is_placed(zoo.folder, placed_key(digest, name, method), zoo.generation) for method in methods)
+    known = settings.reuse and all(placed)
     with nullcontext() if known else _in_background(import_peft):
         yardsticks = _yardsticks(zoo, name, methods, settings, notes)
     if not yardsticks:

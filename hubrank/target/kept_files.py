@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
+import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import fields as fields_of
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-__all__ = ["keep", "key_of", "library_versions", "prune"]
+from hubrank.target.methods import Placement
+
+__all__ = ["keep", "key_of", "library_versions", "placement_of", "prune", "read_json"]
 
 _LIBRARIES = ("torch", "transformers", "peft", "adapters")
 
@@ -36,6 +42,41 @@ def keep(folder: Path, name: str, body: bytes) -> None:
         partial = Path(scratch) / "new"
         partial.write_bytes(body)
         partial.replace(folder / name)
+
+
+def read_json(file: Path, key: str, *, largest: int) -> dict[str, Any] | None:
+    """The fields of a file that is what its name says; None where there is none, or it is damaged or another's."""
+    try:
+        if file.stat().st_size > largest:
+            return None
+        fields = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(fields, dict) or fields.get("key") != key:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(file)  # the oldest in use are the first to go
+    return fields
+
+
+_KINDS: Mapping[str, type] = MappingProxyType(
+    {field.name: type(getattr(Placement("lora"), field.name)) for field in fields_of(Placement)}
+)
+
+
+def placement_of(shape: object) -> Placement | None:
+    """A placement as JSON has it; None of what is none."""
+    if not isinstance(shape, dict) or shape.keys() != _KINDS.keys():
+        return None
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in shape.items()}
+    return Placement(**values) if all(_is(value, _KINDS[name]) for name, value in values.items()) else None
+
+
+def _is(value: object, kind: type) -> bool:
+    """Whether a value is of a field's kind, and a tuple of nothing but names and numbers."""
+    if kind is float and type(value) is int:
+        return True
+    return type(value) is kind and (not isinstance(value, tuple) or all(type(one) in (str, int) for one in value))
 
 
 def prune(folder: Path, pattern: str, most: int) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubrank.checkpoints.reader import READER_VERSION
-from hubrank.target.kept_files import keep, key_of, library_versions
+from hubrank.target.kept_files import keep, key_of, library_versions, placement_of, read_json
 from hubrank.target.methods import Placement
 
 if TYPE_CHECKING:
@@ -82,20 +81,15 @@ def source_facts(source: Source) -> dict[str, Any]:
 
 def read_measured(cache: Path, key: str) -> Measured | None:
     """A figure measured before; None where there is none, or its file is damaged or another's."""
-    file = cache / FOLDER / f"{key}.json"
-    try:
-        if file.stat().st_size > _LARGEST:
-            return None
-        fields = json.loads(file.read_bytes())
-        if fields["key"] != key:
-            return None
-        shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["placement"].items()}
-        warnings = tuple(str(warning) for warning in fields["warnings"])
-        found = Measured(float(fields["value"]), float(fields["seconds"]), Placement(**shape), warnings)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError):
+    fields = read_json(cache / FOLDER / f"{key}.json", key, largest=_LARGEST)
+    placement = None if fields is None else placement_of(fields.get("placement"))
+    if fields is None or placement is None:
         return None
-    with contextlib.suppress(OSError):
-        os.utime(file)  # the oldest in use are the first to go
+    try:
+        warnings = tuple(str(warning) for warning in fields["warnings"])
+        found = Measured(float(fields["value"]), float(fields["seconds"]), placement, warnings)
+    except (ValueError, LookupError, TypeError, RecursionError, OverflowError):
+        return None
     return found if math.isfinite(found.value) and 0 <= found.seconds < 1e9 else None
 
 

@@ -10,19 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-from collections.abc import Mapping
 from dataclasses import asdict
-from dataclasses import fields as fields_of
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from hubrank.target.kept_files import keep, key_of, prune
-from hubrank.target.methods import Placement
+from hubrank.target.kept_files import keep, key_of, placement_of, prune, read_json
 
 if TYPE_CHECKING:
-    from hubrank.target.task import Target
+    from hubrank.target.methods import Placement
 
 __all__ = ["is_placed", "placed_key", "read_placed", "write_placed"]
 
@@ -34,9 +29,9 @@ _MOST_BYTES = 16 * 1024 * 1024
 _LARGEST = 1_000_000
 
 
-def placed_key(target: Target, base: str, method: str) -> str:
-    """The name of a file; ``base`` is a model id."""
-    return key_of({"format": FORMAT, "target": target.digest(), "base": base, "method": method})
+def placed_key(target: str, base: str, method: str) -> str:
+    """The name of a file; ``target`` is the digest of one, ``base`` a model id."""
+    return key_of({"format": FORMAT, "target": target, "base": base, "method": method})
 
 
 def is_placed(cache: Path, key: str, generation: int) -> bool:
@@ -52,11 +47,7 @@ def read_placed(cache: Path, key: str, given: str) -> Placement | None:
         given: a hash of all that the placement follows from.
     """
     fields = _read(cache, key)
-    shape = None if fields is None or fields.get("given") != given else fields.get("placement")
-    if not isinstance(shape, dict) or shape.keys() != _KINDS.keys():
-        return None
-    shape = {name: tuple(value) if isinstance(value, list) else value for name, value in shape.items()}
-    return Placement(**shape) if all(_is(value, _KINDS[name]) for name, value in shape.items()) else None
+    return None if fields is None or fields.get("given") != given else placement_of(fields.get("placement"))
 
 
 def write_placed(cache: Path, key: str, given: str, placement: Placement, *, generation: int) -> None:
@@ -67,29 +58,5 @@ def write_placed(cache: Path, key: str, given: str, placement: Placement, *, gen
         prune(cache / FOLDER, "*.json", _MOST_BYTES)
 
 
-_KINDS: Mapping[str, type] = MappingProxyType(
-    {field.name: type(getattr(Placement("lora"), field.name)) for field in fields_of(Placement)}
-)
-
-
-def _is(value: object, kind: type) -> bool:
-    """Whether a value is of a field's kind, and a tuple of nothing but names and numbers."""
-    if kind is float and type(value) is int:
-        return True
-    return type(value) is kind and (not isinstance(value, tuple) or all(type(one) in (str, int) for one in value))
-
-
 def _read(cache: Path, key: str) -> dict[str, Any] | None:
-    """The fields of a file that is what its name says."""
-    file = cache / FOLDER / f"{key}.json"
-    try:
-        if file.stat().st_size > _LARGEST:
-            return None
-        fields = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(fields, dict) or fields.get("key") != key:
-        return None
-    with contextlib.suppress(OSError):
-        os.utime(file)  # the oldest in use are the first to go
-    return fields
+    return read_json(cache / FOLDER / f"{key}.json", key, largest=_LARGEST)

@@ -44,7 +44,7 @@ def clear_store(folder: Path) -> int:
         UsageError: the folder does not carry hubrank's tag, so what lies in it may not be ours.
         StoreError: something cannot be deleted.
     """
-    parts = [folder / name for name in ("zoo", "packed", "tuned", "placed", "evidence", "inputs", "measured")]
+    parts = [folder / name for name in ("zoo", "packed", "tuned", "placed", "evidence", "measured")]
     if not any(part.exists() for part in parts):
         return 0
     if not (folder / CACHE_TAG).is_file():

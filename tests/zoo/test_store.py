@@ -390,8 +390,8 @@ def test_a_store_that_another_holds_is_locked_not_damaged(tmp_path, monkeypatch)
 
 def test_clearing_takes_all_that_was_kept_of_targets_and_nothing_of_the_user_s(tmp_path):
     tag_folder(tmp_path)
-    for name in ("packed", "tuned", "placed", "evidence", "inputs", "measured", "mine"):
+    for name in ("packed", "tuned", "placed", "evidence", "measured", "mine"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_bytes(b"12345")
-    assert clear_store(tmp_path) == 30
+    assert clear_store(tmp_path) == 25
     assert sorted(path.name for path in tmp_path.iterdir()) == [CACHE_TAG, "mine"]
